@@ -1,0 +1,87 @@
+import type { Clock } from "#base/clock.ts";
+import { limits } from "#base/limits.ts";
+
+export type EventType = "container" | "image" | "volume" | "network" | "daemon";
+
+/** One event as the Engine API sends it (1.22 and later shape; `status`, `id`, `from` for containers and images below 1.52). */
+export interface EngineEvent {
+  readonly type: EventType;
+  readonly action: string;
+  readonly actorId: string;
+  readonly attributes: Readonly<Record<string, string>>;
+  readonly timeNs: bigint;
+}
+
+export interface EventReader extends AsyncIterable<EngineEvent>, Disposable {
+  /** Events that this reader lost because it did not read (invariant 6). */
+  readonly dropped: number;
+}
+
+/** Publishes events to readers and keeps the last ones for `since`. Never waits for a reader. */
+export class EventBus {
+  readonly #clock: Clock;
+  readonly #recent: EngineEvent[] = [];
+  readonly #readers = new Set<(event: EngineEvent) => void>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  publish(
+    type: EventType,
+    action: string,
+    actorId: string,
+    attributes: Readonly<Record<string, string>>,
+  ): void {
+    const event: EngineEvent = { type, action, actorId, attributes, timeNs: this.#clock.nowNs() };
+    this.#recent.push(event);
+    if (this.#recent.length > limits.eventBacklogMax) this.#recent.shift();
+    for (const deliver of this.#readers) deliver(event);
+  }
+
+  recent(): readonly EngineEvent[] {
+    return this.#recent;
+  }
+
+  /** Reads from now on; past events come from `recent`. Both in the same turn lose nothing between them. */
+  subscribe(): EventReader {
+    const queue: EngineEvent[] = [];
+    let wake: (() => void) | undefined;
+    let closed = false;
+    let dropped = 0;
+    const deliver = (event: EngineEvent): void => {
+      if (queue.length >= limits.eventBacklogMax) dropped += 1;
+      else queue.push(event);
+      wake?.();
+    };
+    this.#readers.add(deliver);
+    const close = (): void => {
+      closed = true;
+      this.#readers.delete(deliver);
+      wake?.();
+    };
+    return {
+      get dropped() {
+        return dropped;
+      },
+      [Symbol.dispose]: close,
+      async *[Symbol.asyncIterator]() {
+        try {
+          for (;;) {
+            const next = queue.shift();
+            if (next !== undefined) yield next;
+            else if (closed) return;
+            else {
+              await new Promise<void>((resolve) => {
+                wake = resolve;
+              });
+              wake = undefined;
+            }
+          }
+        } finally {
+          close();
+        }
+      },
+    };
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * Snapshots: unpacked layers that never change, and writable layers on top of them.
+ *
+ * Vocabulary: a *layer* is an unpacked directory under a `LayerKey`; a *stack* is the list of keys of an image, bottom
+ * first; a *writable layer* is the upper (and work) directory of one container.
+ *
+ * 1. A layer that `has` reports is whole and durable: extract to a temporary name, sync, rename, then the row.
+ * 2. A layer is keyed by its DiffID; where its content depends on the layers below (a hardlink into one, a parent
+ *    directory that the archive only implies) it is keyed by its ChainID and applied over them.
+ * 3. Nothing in an archive, whatever its links say, touches a path outside the layer's own directory.
+ * 4. Disk space of a failed apply is given back before the call returns.
+ */
+import type { Readable } from "node:stream";
+import type { ChainId, DiffId, Digest } from "#base/digest.ts";
+import type { ContainerId } from "#base/ids.ts";
+import type { GrowingFile } from "#content/content-store.ts";
+
+/** Name of a layer's directory: `<hex of DiffID>` or `c-<hex of ChainID>`. */
+export type LayerKey = string & { readonly __brand: "LayerKey" };
+
+export interface AppliedLayer {
+  readonly key: LayerKey;
+  readonly diffId: DiffId;
+  /** Sum of the sizes of regular files: what `docker images` counts. */
+  readonly sizeBytes: number;
+  /** Digest and length of the stream as it was stored (compressed). */
+  readonly blobDigest: Digest;
+  readonly blobSizeBytes: number;
+}
+
+export interface ApplyRequest {
+  /** A finished file, or one that is still downloaded. Compression (gzip, zstd, none) is told by its first bytes. */
+  readonly source: { readonly path: string } | GrowingFile;
+  /** What the manifest and the config say; a difference is an error and nothing stays. */
+  readonly expectedBlobDigest?: Digest;
+  readonly expectedDiffId?: DiffId;
+  /** The chain this layer ends, and the keys below it: needed only when it turns out to depend on them. */
+  readonly chainId?: ChainId;
+  /** Resolves once the layers below are there; awaited only when needed. */
+  readonly below: () => Promise<readonly LayerKey[]>;
+  readonly signal?: AbortSignal;
+  /** Compressed bytes consumed so far, for progress lines. */
+  readonly onProgress?: (consumedBytes: number) => void;
+}
+
+/** Kinds of Docker's diff: 0 modified, 1 added, 2 deleted. */
+export interface Change {
+  readonly path: string;
+  readonly kind: 0 | 1 | 2;
+}
+
+export interface WritableLayer {
+  readonly upperDir: string;
+  readonly workDir: string;
+}
+
+export interface Snapshotter {
+  /** Driver name for `docker info` and GraphDriver: `overlay2`. */
+  readonly driverName: string;
+  has(key: LayerKey): boolean;
+  /** The key an unpacked layer is found under (DiffID first, then ChainID), or undefined. */
+  find(diffId: DiffId, chainId: ChainId): LayerKey | undefined;
+  sizeBytes(key: LayerKey): number | undefined;
+  pathOf(key: LayerKey): string;
+  /** Unpacks in a worker. Concurrent applies of one layer share the work. Not yet durable: see `seal`. */
+  apply(request: ApplyRequest): Promise<AppliedLayer>;
+  /** One syncfs, then the rows of all layers applied so far that are listed here. After it `has` is durable. */
+  seal(layers: readonly AppliedLayer[]): Promise<void>;
+  removeLayer(key: LayerKey): Promise<void>;
+  listLayers(): LayerKey[];
+
+  createWritable(id: ContainerId): Promise<WritableLayer>;
+  writableOf(id: ContainerId): WritableLayer;
+  /** Moves it aside at once and deletes in a worker later; resolves after the move. */
+  removeWritable(id: ContainerId): Promise<void>;
+  listWritable(): Promise<ContainerId[]>;
+  /** What the container changed, sorted as Docker sorts (by path). Reads the upper directory alone plus lookups below. */
+  changes(id: ContainerId, stack: readonly LayerKey[]): Promise<Change[]>;
+  /** Bytes of the writable layer (`docker ps -s`). */
+  writableUsage(id: ContainerId): Promise<number>;
+  /** The writable layer as an OCI layer tar (whiteouts as `.wh.`), deterministic. For commit and builds. */
+  diffTar(id: ContainerId, stack: readonly LayerKey[], options?: { signal?: AbortSignal }): Readable;
+}
