@@ -1,0 +1,118 @@
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+/**
+ * Debian's engines and registries as peers: unpacked into a cache, never installed, so that a test changes neither the
+ * machine's services nor its firewall. The cache is made once per machine.
+ */
+const packages = [
+  "docker.io",
+  "containerd",
+  "runc",
+  "tini",
+  "podman",
+  "conmon",
+  "containernetworking-plugins",
+  "golang-github-containers-common",
+  "golang-github-containers-image",
+  "libsubid4",
+  "docker-registry",
+  "skopeo",
+  "iptables",
+  "libxtables12",
+  "libip4tc2",
+  "libip6tc2",
+  "libnetfilter-conntrack3",
+  "libnfnetlink0",
+  "libgpgme11",
+  "libassuan0",
+] as const;
+
+const formatVersion = "2";
+
+export interface Peers {
+  /** Root of the unpacked packages. */
+  readonly root: string;
+  /** Environment in which the peers' programs find each other and their libraries. */
+  readonly env: NodeJS.ProcessEnv;
+  /** Absolute path of a peer's program. */
+  path(program: string): string;
+}
+
+function cacheRoot(): string {
+  return join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "skiff", "peers");
+}
+
+function unpack(target: string): void {
+  const debs = join(target, "debs");
+  const root = join(target, "root");
+  mkdirSync(debs, { recursive: true });
+  const download = (): void => {
+    execFileSync("apt-get", ["download", "-qq", ...packages], {
+      cwd: debs,
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+  };
+  try {
+    download();
+  } catch {
+    execFileSync("apt-get", ["update", "-qq"], { stdio: ["ignore", "ignore", "pipe"] });
+    download();
+  }
+  for (const deb of readdirSync(debs)) execFileSync("dpkg", ["-x", join(debs, deb), root]);
+  const links = join(root, "links");
+  mkdirSync(links, { recursive: true });
+  for (const name of [
+    "iptables",
+    "iptables-save",
+    "iptables-restore",
+    "ip6tables",
+    "ip6tables-save",
+    "ip6tables-restore",
+  ]) {
+    symlinkSync("../usr/sbin/xtables-nft-multi", join(links, name));
+  }
+  rmSync(debs, { recursive: true });
+  writeFileSync(join(target, "complete"), formatVersion);
+}
+
+/** The peers of this machine; makes the cache when it is not there (some 90 MB from Debian's archive). */
+export function ensurePeers(): Peers {
+  const base = join(cacheRoot(), formatVersion);
+  if (!existsSync(join(base, "complete"))) {
+    const temporary = `${base}.${process.pid}`;
+    rmSync(temporary, { recursive: true, force: true });
+    unpack(temporary);
+    if (existsSync(join(base, "complete"))) rmSync(temporary, { recursive: true });
+    else {
+      rmSync(base, { recursive: true, force: true });
+      renameSync(temporary, base);
+    }
+  }
+  const root = join(base, "root");
+  const path = [
+    join(root, "links"),
+    join(root, "usr/bin"),
+    join(root, "usr/sbin"),
+    process.env["PATH"] ?? "",
+  ].join(":");
+  const libraries = join(root, "usr/lib/x86_64-linux-gnu");
+  return {
+    root,
+    env: {
+      ...process.env,
+      PATH: path,
+      LD_LIBRARY_PATH: libraries,
+      XTABLES_LIBDIR: join(libraries, "xtables"),
+    },
+    path: (program) => {
+      for (const folder of ["usr/bin", "usr/sbin"]) {
+        const candidate = join(root, folder, program);
+        if (existsSync(candidate)) return candidate;
+      }
+      throw new Error(`no peer program ${program}`);
+    },
+  };
+}

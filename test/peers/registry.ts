@@ -1,0 +1,86 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ensurePeers } from "./peer-cache.ts";
+
+export interface PeerRegistry extends AsyncDisposable {
+  /** `127.0.0.1:<port>` */
+  readonly address: string;
+  readonly port: number;
+  readonly child: ChildProcess;
+}
+
+/** A TCP port of 127.0.0.1 that is free now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
+
+/**
+ * Debian's docker-registry on loopback with storage of its own. `htpasswd`: lines of an Apache password file (bcrypt).
+ * `netnsOf`: run in the network namespace of that pid (a peer engine's), on the given or a fixed port.
+ */
+export async function startRegistry(
+  options: { htpasswd?: string; netnsOf?: number; port?: number } = {},
+): Promise<PeerRegistry> {
+  const peers = ensurePeers();
+  const home = mkdtempSync(join(tmpdir(), "skiff-peer-registry-"));
+  const port = options.port ?? (await freePort());
+  const auth =
+    options.htpasswd === undefined
+      ? ""
+      : `auth:\n  htpasswd:\n    realm: skiff-test\n    path: ${join(home, "htpasswd")}\n`;
+  if (options.htpasswd !== undefined) writeFileSync(join(home, "htpasswd"), options.htpasswd);
+  writeFileSync(
+    join(home, "config.yml"),
+    `version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: ${join(home, "data")}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:${port}\n${auth}`,
+  );
+  const log = openSync(join(home, "log"), "a");
+  const command = [peers.path("docker-registry"), "serve", join(home, "config.yml")];
+  const argv =
+    options.netnsOf === undefined ? command : ["nsenter", "-t", String(options.netnsOf), "-n", ...command];
+  const child = spawn(argv[0]!, argv.slice(1), {
+    env: { ...peers.env, OTEL_TRACES_EXPORTER: "none" },
+    stdio: ["ignore", log, log],
+  });
+  const stop = async (): Promise<void> => {
+    if (child.exitCode === null && child.signalCode === null) {
+      const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+      child.kill("SIGKILL");
+      await ended;
+    }
+    rmSync(home, { recursive: true, force: true });
+  };
+  const deadline = performance.now() + 15_000;
+  for (;;) {
+    const ok =
+      options.netnsOf === undefined
+        ? await answers(port)
+        : /listening on/.test(readFileSync(join(home, "log"), "utf8"));
+    if (ok) break;
+    if (options.netnsOf !== undefined && performance.now() > deadline - 13_000) break;
+    if (child.exitCode !== null || performance.now() > deadline) {
+      const text = readFileSync(join(home, "log"), "utf8");
+      await stop();
+      throw new Error(`docker-registry did not start: ${text.slice(-2000)}`);
+    }
+    await sleep(20);
+  }
+  return { address: `127.0.0.1:${port}`, port, child, [Symbol.asyncDispose]: stop };
+}
+
+async function answers(port: number): Promise<boolean> {
+  try {
+    const answer = await fetch(`http://127.0.0.1:${port}/v2/`);
+    return answer.status === 200 || answer.status === 401;
+  } catch {
+    return false;
+  }
+}
