@@ -61,6 +61,7 @@ class SqliteDatabase implements Database {
     this.#worker = new Worker(new URL(name, import.meta.url), {
       workerData: { path, migrations, mustExist } satisfies WorkerOptions,
       name: "state",
+      execArgv: [],
     });
     let failure: Error | undefined;
     this.#worker.on("error", (error: Error) => {
