@@ -28,6 +28,8 @@ export interface TestDaemonOptions {
   /** Roots of an earlier daemon, or undefined for new ones under /tmp. */
   readonly home?: string;
   readonly env?: NodeJS.ProcessEnv;
+  /** Another skiffd than this checkout's: an installed bundle. */
+  readonly program?: string;
   /** Command line in front of the daemon, for example `nsenter …`. */
   readonly prefix?: readonly string[];
 }
@@ -46,7 +48,7 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
     const log = openSync(logPath, "a");
     const argv = [
       ...(options.prefix ?? []),
-      skiffd,
+      options.program ?? skiffd,
       "-H",
       `unix://${socket}`,
       "--data-root",

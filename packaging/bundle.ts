@@ -1,0 +1,56 @@
+import { globSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { build, type Plugin } from "esbuild";
+
+/**
+ * Bundles the sources into a few files for the installed form: Node runs no `.ts` below node_modules, and one file
+ * starts faster than a hundred. Workers become files of their own beside the bundles; koffi stays a package, since it
+ * carries a native addon.
+ */
+const workerUrl: Plugin = {
+  name: "worker-url",
+  setup(context) {
+    context.onLoad({ filter: /\/src\/.*\.ts$/ }, async ({ path }) => {
+      const text = await readFile(path, "utf8");
+      const contents = text.replace(
+        /new URL\("\.\/([\w-]+)\.ts", import\.meta\.url\)/g,
+        'new URL("./$1.mjs", import.meta.url)',
+      );
+      return { contents, loader: "ts" };
+    });
+  },
+};
+
+/** Writes `skiff.mjs`, `skiffd.mjs` and one file per worker into `outdir`. */
+export async function bundle(root: string, outdir: string): Promise<void> {
+  const entries: Record<string, string> = {
+    skiff: join(root, "src/cli/main.ts"),
+    skiffd: join(root, "src/daemon/main.ts"),
+  };
+  for (const worker of globSync("src/**/*-worker.ts", { cwd: root }))
+    entries[basename(worker, ".ts")] = join(root, worker);
+  await build({
+    entryPoints: entries,
+    outdir,
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    platform: "node",
+    target: "node26",
+    format: "esm",
+    splitting: false,
+    sourcemap: false,
+    minifySyntax: true,
+    external: ["koffi"],
+    plugins: [workerUrl],
+    banner: {
+      js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+    },
+    logLevel: "warning",
+  });
+}
+
+if (import.meta.main) {
+  const root = join(import.meta.dirname, "..");
+  await bundle(root, join(root, "dist"));
+}

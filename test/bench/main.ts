@@ -1,0 +1,68 @@
+import { performance } from "node:perf_hooks";
+import { freePort } from "../peers/registry.ts";
+import { installBundle } from "./bundle.ts";
+import type { Figures } from "./measure.ts";
+import { rows } from "./rows.ts";
+import { type BenchSide, dockerdSide, podmanSide, skiffSide } from "./sides.ts";
+
+/**
+ * `npm run bench -- [rows…] [--rounds N] [--no-podman]`: Skiff against Debian's dockerd and podman, each in a network
+ * namespace of its own, interleaved in one run, the same verified work on every side.
+ */
+const options = process.argv.slice(2);
+const roundsAt = options.indexOf("--rounds");
+const rounds = roundsAt < 0 ? undefined : Number(options[roundsAt + 1]);
+const names = options.filter(
+  (option, index) => !option.startsWith("--") && (roundsAt < 0 || index !== roundsAt + 1),
+);
+const chosen = names.length === 0 ? rows : rows.filter((row) => names.includes(row.name));
+const unknown = names.filter((name) => !rows.some((row) => row.name === name));
+if (unknown.length > 0) {
+  console.error(`bench: no row ${unknown.join(", ")}; there are: ${rows.map((row) => row.name).join(" ")}`);
+  process.exit(2);
+}
+
+function print(row: string, figures: ReadonlyMap<string, Figures>, unit: string): void {
+  const width = Math.max(...[...figures.keys()].map((name) => name.length), 10);
+  const ours = figures.get("skiff");
+  for (const [name, figure] of figures) {
+    const ratio =
+      name === "skiff" || ours === undefined
+        ? ""
+        : `skiff is ${(ours.median / figure.median).toFixed(3)} of it`;
+    const cells = [
+      row.padEnd(22),
+      name.padEnd(width),
+      `median ${figure.median.toFixed(2)} ${unit}`.padEnd(20),
+      `p95 ${figure.p95.toFixed(2)}`.padEnd(14),
+      `min ${figure.min.toFixed(2)}`.padEnd(14),
+      `cpu ${figure.cpuMs.toFixed(1)} ms`.padEnd(14),
+      `n ${figure.count}`.padEnd(7),
+      ratio,
+    ];
+    console.log(cells.join("  "));
+  }
+}
+
+async function main(): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const port = await freePort();
+  const bundle = installBundle();
+  stack.defer(() => bundle.remove());
+  const skiff = stack.use(await skiffSide(port, "skiff", [], bundle.skiffd));
+  const cold = stack.use(
+    await skiffSide(port, "skiff cold pool", ["--network-pool-size", "0"], bundle.skiffd),
+  );
+  const dockerd = stack.use(await dockerdSide(port));
+  const sides: BenchSide[] = [skiff, dockerd];
+  if (!options.includes("--no-podman")) sides.push(stack.use(await podmanSide(port)));
+  sides.push(cold);
+  const started = performance.now();
+  for (const row of chosen) {
+    const use = sides.filter((side) => row.sides?.(side.name) ?? true);
+    for (const [label, figures] of await row.run(use, rounds)) print(label, figures, row.unit);
+  }
+  console.log(`took ${((performance.now() - started) / 1000).toFixed(0)} s`);
+}
+
+await main();
