@@ -1,0 +1,135 @@
+import { createServer, type Server, type Socket } from "node:net";
+import { setTimeout } from "node:timers/promises";
+import { AssertionFailure } from "#base/assert.ts";
+import { EngineError } from "#base/errors.ts";
+import type { Log } from "#base/log.ts";
+import { mapError } from "./error-map.ts";
+import { Connection } from "./listen-connection.ts";
+import { HttpExchange } from "./listen-exchange.ts";
+import type { RequestHead } from "./listen-head.ts";
+import type { Route } from "./route.ts";
+import { createRouter, type Router } from "./router.ts";
+import { checkVersion, versionText } from "./version.ts";
+
+/**
+ * The HTTP front: connections in, exchanges to the handlers, errors to Docker's answers.
+ * A handler's failure is an answer, never the daemon's end; only `AssertionFailure` goes on to the process.
+ */
+export interface HttpFront {
+  /** A server whose sockets this front serves; the caller makes it listen (allowHalfOpen is set, attach needs it). */
+  createServer(): Server;
+  /** Takes no further request; waits up to `graceMs` for those in flight, then breaks every connection. */
+  close(graceMs: number): Promise<void>;
+}
+
+const closePollMs = 10;
+
+export interface HttpFrontOptions {
+  readonly routes: readonly Route[];
+  readonly log: Log;
+}
+
+export function createHttpFront({ routes, log }: HttpFrontOptions): HttpFront {
+  const router = createRouter(routes);
+  const connections = new Set<Connection>();
+  let closing = false;
+
+  const serve = (socket: Socket): void => {
+    const connection = new Connection(socket, (head) => begin(head, connection, router, log));
+    connections.add(connection);
+    socket.once("close", () => connections.delete(connection));
+    if (closing) connection.shutdown();
+  };
+
+  return {
+    createServer: () => createServer({ allowHalfOpen: true, noDelay: true }, serve),
+    close: async (graceMs) => {
+      closing = true;
+      for (const connection of connections) connection.shutdown();
+      const deadline = performance.now() + graceMs;
+      while (performance.now() < deadline && [...connections].some((connection) => connection.busy)) {
+        await setTimeout(closePollMs);
+      }
+      for (const connection of connections) connection.destroy();
+    },
+  };
+}
+
+function begin(head: RequestHead, connection: Connection, router: Router, log: Log): HttpExchange {
+  const question = head.target.indexOf("?");
+  const rawPath = question === -1 ? head.target : head.target.slice(0, question);
+  const query = question === -1 ? "" : head.target.slice(question + 1);
+  const exchange = new HttpExchange(head, connection, query);
+  exchange.path = rawPath;
+  answer(exchange, rawPath, query, router).then(
+    () => {
+      if (exchange.complete) return;
+      log.error("a handler returned without an answer", { method: exchange.method, path: exchange.path });
+      fail(exchange, new EngineError("system", "the request was not answered"), log);
+    },
+    (error: unknown) => fail(exchange, error, log),
+  );
+  return exchange;
+}
+
+async function answer(exchange: HttpExchange, rawPath: string, query: string, router: Router): Promise<void> {
+  const path = decodePath(rawPath);
+  const segments = path.slice(1).split("/");
+  const clean = cleanPath(segments);
+  if (clean !== undefined) {
+    exchange.sendEmpty(301, { Location: encodeURI(clean) + (query === "" ? "" : `?${query}`) });
+    return;
+  }
+  const version = versionText(segments[0]!);
+  const match = router.match(exchange.method, version === undefined ? segments : segments.slice(1));
+  if (match === undefined) throw new EngineError("notFound", "page not found", { code: "no-route" });
+  if (version !== undefined) exchange.apiVersion = checkVersion(version);
+  exchange.path = version === undefined ? path : path.slice(version.length + 2);
+  exchange.params = match.params;
+  await match.handler(exchange);
+}
+
+function decodePath(rawPath: string): string {
+  let path: string;
+  try {
+    // The head was read as latin1: bytes beyond ASCII are UTF-8 that a client did not escape.
+    path = decodeURIComponent(
+      /[\x80-\xff]/.test(rawPath) ? Buffer.from(rawPath, "latin1").toString("utf8") : rawPath,
+    );
+  } catch (cause) {
+    throw new EngineError("invalid", "invalid URL escape in the request path", { code: "bad-path", cause });
+  }
+  if (path.includes("\0")) throw new EngineError("invalid", "invalid request path", { code: "bad-path" });
+  return path;
+}
+
+/** Docker's router redirects a path with empty or dotted parts to its clean form; undefined when it is clean. */
+function cleanPath(segments: readonly string[]): string | undefined {
+  const last = segments.length - 1;
+  if (segments.every((part, at) => (part !== "" || at === last) && part !== "." && part !== "..")) {
+    return undefined;
+  }
+  const kept: string[] = [];
+  for (const part of segments) {
+    if (part === "..") kept.pop();
+    else if (part !== "" && part !== ".") kept.push(part);
+  }
+  return `/${kept.join("/")}${kept.length > 0 && segments[last] === "" ? "/" : ""}`;
+}
+
+function fail(exchange: HttpExchange, error: unknown, log: Log): void {
+  if (error instanceof AssertionFailure) {
+    // Out of every promise, to the process's own handler (invariant 8: crash-only).
+    setImmediate(() => {
+      throw error;
+    });
+    return;
+  }
+  const { status, message, unexpected } = mapError(error);
+  const fields = { method: exchange.method, path: exchange.path, error: unexpected ? error : message };
+  if (status >= 500) log.error("request failed", fields);
+  else log.debug("request refused", fields);
+  if (exchange.complete) return;
+  if (exchange.open) exchange.sendJson(status, { message });
+  else exchange.breakOff();
+}
