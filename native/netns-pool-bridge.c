@@ -32,9 +32,9 @@ static int read_link(const struct nlmsghdr *message, void *context)
 		return 0;
 	info->index = ((const struct ifinfomsg *)NLMSG_DATA(message))->ifi_index;
 	size_t bytes;
-	const void *master = netlink_find(message, sizeof(struct ifinfomsg), IFLA_MASTER, &bytes);
-	if (master != NULL && bytes >= sizeof(int))
-		memcpy(&info->master, master, sizeof(int));
+	const void *mac = netlink_find(message, sizeof(struct ifinfomsg), IFLA_ADDRESS, &bytes);
+	if (mac != NULL && bytes == MAC_BYTES)
+		memcpy(info->mac, mac, MAC_BYTES);
 	const char *nest = netlink_find(message, sizeof(struct ifinfomsg), IFLA_LINKINFO, &bytes);
 	for (size_t at = 0; nest != NULL && at + NLA_HDRLEN <= bytes;) {
 		const struct nlattr *attribute = (const void *)(nest + at);
@@ -83,7 +83,7 @@ static int bridge_create(int socket, const char *name, const uint8_t mac[MAC_BYT
 	return netlink_run(socket, &batch);
 }
 
-int bridge_ensure(int socket, const char *name, const uint8_t mac[MAC_BYTES])
+int bridge_ensure(int socket, const char *name, const uint8_t mac[MAC_BYTES], bool *own)
 {
 	struct link_info info;
 	int result = link_find(socket, name, &info);
@@ -99,6 +99,7 @@ int bridge_ensure(int socket, const char *name, const uint8_t mac[MAC_BYTES])
 	}
 	if (strcmp(info.kind, "bridge") != 0)
 		return -EEXIST;
+	*own = memcmp(info.mac, mac, MAC_BYTES) == 0;
 	/* No link-local address and no router advertisements taken from a container. */
 	char path[64];
 	(void)snprintf(path, sizeof path, "net/ipv6/conf/%s/disable_ipv6", name);

@@ -21,7 +21,7 @@
 #include "netns-pool.h"
 #include "roles.h"
 
-#define LINGER_SECONDS 10
+#define LINGER_SECONDS 5
 #define WORDS_MAX 10
 /* 1,023 ports with names of 15 characters */
 #define LISTING_BYTES 32768
@@ -120,7 +120,10 @@ static int run_bridge(char **words)
 	uint8_t mac[MAC_BYTES];
 	if (!valid_name(words[0]) || !parse_mac(words[1], mac))
 		return -EINVAL;
-	return bridge_ensure(route_socket, words[0], mac);
+	bool own = false;
+	int result = bridge_ensure(route_socket, words[0], mac, &own);
+	(void)snprintf(listing, sizeof listing, " %s", own ? "own" : "foreign");
+	return result;
 }
 
 /* address <link> add|del <address> <prefix> */

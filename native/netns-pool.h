@@ -46,15 +46,15 @@ int sysctl_write(const char *path, const char *value);
 
 struct link_info {
 	int index; /* 0: there is none */
-	int master;
+	uint8_t mac[MAC_BYTES];
 	char kind[16];
 };
 
 int link_find(int socket, const char *name, struct link_info *info);
 int link_delete(int socket, const char *name);
 
-/* Makes the bridge or takes an existing one over; the index is returned. */
-int bridge_ensure(int socket, const char *name, const uint8_t mac[MAC_BYTES]);
+/* Makes the bridge or takes an existing one over; the index is returned. One with another MAC is not this daemon's own. */
+int bridge_ensure(int socket, const char *name, const uint8_t mac[MAC_BYTES], bool *own);
 int bridge_address(int socket, const char *name, bool add, uint32_t address, unsigned prefix);
 /* IPv4 addresses of a link, as text `a.b.c.d/p …` */
 int link_addresses(int socket, const char *name, char *text, size_t bytes);
