@@ -33,12 +33,30 @@ export interface Image {
   readonly lastTaggedNs: string;
   /** Docker's `Size`: sum of the layers' sizes. */
   readonly sizeBytes: number;
+  /** Manifests and indexes that led to it, kept as they came: for digests, push and save. */
+  readonly documents?: readonly Digest[];
+  /**
+   * Removed by the user while containers still need it: it has no names, `list` and `resolve` leave it out, `get` finds
+   * it, and it goes with its last container.
+   */
+  readonly removed?: boolean;
+}
+
+/**
+ * The layers to mount, bottom first. A layer that occurs twice (the empty one does) is needed only where it lies highest:
+ * there it covers all that the lower one shows, and overlayfs refuses the same directory twice.
+ */
+export function stackOf(image: Image): LayerKey[] {
+  const keys = image.layers.map(({ key }) => key);
+  return keys.filter((key, index) => keys.lastIndexOf(key) === index);
 }
 
 export interface ImageStore {
   /** By name, name with digest, id, or unique id prefix. Throws 404 `No such image: <as Docker spells it>`. */
   resolve(reference: string): Image;
+  /** Also an image that was removed while containers use it. */
   get(id: ImageId): Image | undefined;
+  /** All that can be named, in no order. */
   list(): Image[];
   /** Familiar `repo:tag` names of an image, sorted. */
   tagsOf(id: ImageId): string[];
