@@ -1,0 +1,237 @@
+import { constants, createGunzip, createZstdDecompress } from "node:zlib";
+import { EngineError } from "#base/errors.ts";
+import { limits } from "#base/limits.ts";
+
+export type Compression = "gzip" | "zstd" | "none";
+
+/** Bytes that `detectCompression` needs to see, unless the input is shorter. */
+export const detectBytes = 10;
+
+const refused: readonly (readonly [string, readonly number[]])[] = [
+  ["bzip2", [0x42, 0x5a, 0x68]],
+  ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
+  ["lzip", [0x4c, 0x5a, 0x49, 0x50]],
+  ["zip", [0x50, 0x4b, 0x03, 0x04]],
+];
+
+function startsWith(head: Uint8Array, magic: readonly number[]): boolean {
+  return head.length >= magic.length && magic.every((byte, index) => head[index] === byte);
+}
+
+function isZstd(head: Uint8Array): boolean {
+  const skippable =
+    head.length >= 4 && ((head[0] ?? 0) & 0xf0) === 0x50 && startsWith(head.subarray(1), [0x2a, 0x4d, 0x18]);
+  return skippable || startsWith(head, [0x28, 0xb5, 0x2f, 0xfd]);
+}
+
+/**
+ * Compression by the first bytes, whatever a media type claims. Formats that would need an outside program (bzip2, xz)
+ * are refused by name: no decompressor found through PATH is ever run.
+ */
+export function detectCompression(head: Uint8Array): Compression {
+  if (startsWith(head, [0x1f, 0x8b])) return "gzip";
+  if (isZstd(head)) return "zstd";
+  for (const [name, magic] of refused) {
+    if (!startsWith(head, magic)) continue;
+    throw new EngineError("invalid", `${name} compressed archives are not supported: use gzip or zstd`, {
+      code: "unsupported-compression",
+    });
+  }
+  return "none";
+}
+
+/** Called with output that is valid only during the call. */
+export type Emit = (chunk: Uint8Array) => void;
+
+export interface Decompressor {
+  push(chunk: Uint8Array): void;
+  /** Checks that the stream is complete. */
+  finish(): void;
+  close(): void;
+}
+
+/** The parts of a zlib stream's native handle used here: the same ones Node's own zlib.*Sync functions drive. */
+interface NativeHandle {
+  onerror: (message: string, errno: number, code: string) => void;
+  writeSync(
+    flush: number,
+    input: Uint8Array | null,
+    inputAt: number,
+    inputBytes: number,
+    output: Uint8Array,
+    outputAt: number,
+    outputBytes: number,
+  ): void;
+  reset(): void;
+  close(): void;
+}
+
+interface NativeStream {
+  _handle: NativeHandle;
+  _writeState: Uint32Array;
+}
+
+const empty = new Uint8Array(0);
+const outputBytes = 1024 * 1024;
+const ratioFreeBytes = 1024 ** 3;
+
+class NativeDecompressor implements Decompressor {
+  readonly #handle: NativeHandle;
+  readonly #state: Uint32Array;
+  readonly #output = Buffer.allocUnsafeSlow(outputBytes);
+  readonly #emit: Emit;
+  readonly #name: string;
+  readonly #magic: (head: Uint8Array) => boolean;
+  #failure: EngineError | undefined;
+  #carry: Buffer = Buffer.alloc(0);
+  #trailing = false;
+  #inputBytes = 0;
+  #outputBytes = 0;
+
+  readonly #finishFlush: number;
+
+  constructor(
+    stream: NativeStream,
+    name: string,
+    magic: (head: Uint8Array) => boolean,
+    finishFlush: number,
+    emit: Emit,
+  ) {
+    this.#finishFlush = finishFlush;
+    this.#handle = stream._handle;
+    this.#state = stream._writeState;
+    this.#name = name;
+    this.#magic = magic;
+    this.#emit = emit;
+    this.#handle.onerror = (message) => {
+      this.#failure = new EngineError("invalid", `${name}: ${message}`, { code: "bad-compression" });
+    };
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#inputBytes += chunk.length;
+    let input = chunk;
+    if (this.#carry.length > 0) {
+      input = Buffer.concat([this.#carry, chunk]);
+      this.#carry = Buffer.alloc(0);
+    }
+    this.#run(input);
+  }
+
+  #run(input: Uint8Array): void {
+    let at = 0;
+    while (at < input.length) {
+      if (this.#trailing) {
+        this.#checkPadding(input.subarray(at));
+        return;
+      }
+      const before = at;
+      const produced = this.#step(input, at, 0);
+      at = input.length - (this.#state[1] ?? 0);
+      if (at === before && produced === 0) {
+        // The member ended before this byte: another one begins here, or padding.
+        const rest = input.subarray(at);
+        if (rest.length < 4 && rest[0] !== 0) {
+          this.#carry = Buffer.from(rest);
+          return;
+        }
+        this.#nextMember(rest);
+      }
+    }
+    this.#drain();
+  }
+
+  /** Output may remain in the decompressor after its input was taken: ask until it stops filling the buffer. */
+  #drain(): void {
+    while ((this.#state[0] ?? 0) === 0 && this.#step(empty, 0, 0) > 0);
+  }
+
+  #nextMember(rest: Uint8Array): void {
+    if (rest[0] === 0) {
+      this.#trailing = true;
+      return;
+    }
+    if (!this.#magic(rest)) {
+      throw new EngineError("invalid", `${this.#name}: invalid header after the compressed data`, {
+        code: "bad-compression",
+      });
+    }
+    this.#handle.reset();
+  }
+
+  #checkPadding(rest: Uint8Array): void {
+    if (Buffer.from(rest.buffer, rest.byteOffset, rest.length).every((byte) => byte === 0)) return;
+    throw new EngineError("invalid", `${this.#name}: invalid header after the compressed data`, {
+      code: "bad-compression",
+    });
+  }
+
+  /** One native call; returns how many bytes came out. */
+  #step(input: Uint8Array, at: number, flush: number): number {
+    this.#handle.writeSync(flush, input, at, input.length - at, this.#output, 0, this.#output.length);
+    if (this.#failure !== undefined) throw this.#failure;
+    const produced = this.#output.length - (this.#state[0] ?? 0);
+    if (produced > 0) {
+      this.#outputBytes += produced;
+      this.#checkRatio();
+      this.#emit(this.#output.subarray(0, produced));
+    }
+    return produced;
+  }
+
+  #checkRatio(): void {
+    if (
+      this.#outputBytes > limits.layerBytesMax ||
+      (this.#outputBytes > ratioFreeBytes &&
+        this.#outputBytes / this.#inputBytes > limits.compressionRatioMax)
+    ) {
+      throw new EngineError("invalid", "archive expands beyond its limit", { code: "archive-limit" });
+    }
+  }
+
+  finish(): void {
+    if (this.#carry.length > 0) this.#nextMember(this.#carry);
+    if (!this.#trailing) this.#step(empty, 0, this.#finishFlush);
+  }
+
+  close(): void {
+    this.#handle.close();
+  }
+}
+
+class Passthrough implements Decompressor {
+  readonly #emit: Emit;
+
+  constructor(emit: Emit) {
+    this.#emit = emit;
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#emit(chunk);
+  }
+
+  finish(): void {}
+
+  close(): void {}
+}
+
+/**
+ * A streaming decompressor whose calls are all synchronous, for worker threads (the stream API would share libuv's four
+ * threads with the daemon's file access). Members and frames may follow each other; zeros after the last are padding.
+ * Errors: `EngineError` code `bad-compression`; `archive-limit` beyond `limits.compressionRatioMax`.
+ */
+export function createDecompressor(kind: Compression, emit: Emit): Decompressor {
+  switch (kind) {
+    case "gzip": {
+      const stream = createGunzip() as unknown as NativeStream;
+      const isGzip = (head: Uint8Array): boolean => startsWith(head, [0x1f, 0x8b]);
+      return new NativeDecompressor(stream, "gzip", isGzip, constants.Z_FINISH, emit);
+    }
+    case "zstd": {
+      const stream = createZstdDecompress() as unknown as NativeStream;
+      return new NativeDecompressor(stream, "zstd", isZstd, constants.ZSTD_e_end, emit);
+    }
+    default:
+      return new Passthrough(emit);
+  }
+}
