@@ -156,6 +156,8 @@ export interface Sandbox {
   /** Pids in the container's cgroup, in the daemon's pid namespace. */
   processes(): Promise<ContainerProcess[]>;
   update(resources: Resources): Promise<void>;
+  /** What the kernel's freezer says: the truth about `paused` after a restart of the daemon. */
+  isPaused(): boolean;
   /** For a sandbox that was prepared and never started. */
   abandon(): Promise<void>;
   detach(): void;
@@ -168,7 +170,8 @@ export interface RuntimeInfo {
   readonly version: string;
 }
 
-export interface Runtime {
+/** Disposing removes what the runtime made for all containers together (its parent cgroup, when nothing is left in it). */
+export interface Runtime extends AsyncDisposable {
   /** Configured runtimes; the first is the default. */
   readonly runtimes: readonly RuntimeInfo[];
   readonly cgroupVersion: "1" | "2";

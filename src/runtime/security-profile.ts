@@ -32,7 +32,10 @@ export const defaultReadonlyPaths: readonly string[] = [
   "/proc/sysrq-trigger",
 ];
 
-/** /dev/null, zero, full, random, tty, console and so on: deny everything, then these. */
+/**
+ * /dev/null, zero, full, random, tty, console and so on: deny everything, then these. /dev/fuse (10:229) is denied by not
+ * being named; runc refuses to write a rule that takes it out of "mknod of any", which allows making the node only.
+ */
 export const defaultDeviceRules: readonly OciDeviceRule[] = [
   { allow: false, access: "rwm" },
   { allow: true, type: "c", major: 1, minor: 5, access: "rwm" },
@@ -46,7 +49,6 @@ export const defaultDeviceRules: readonly OciDeviceRule[] = [
   { allow: true, type: "c", major: 1, minor: 7, access: "rwm" },
   { allow: true, type: "c", major: 5, minor: 2, access: "rwm" },
   { allow: true, type: "c", major: 136, access: "rwm" },
-  { allow: false, type: "c", major: 10, minor: 229, access: "rwm" },
 ];
 
 export const privilegedDeviceRules: readonly OciDeviceRule[] = [{ allow: true, access: "rwm" }];

@@ -1,4 +1,13 @@
-import { type Dirent, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  type Dirent,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EngineError, errnoOf } from "#base/errors.ts";
 
@@ -262,5 +271,19 @@ export function readControl(
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return undefined;
     throw error;
+  }
+}
+
+/** Removes parent groups from the innermost out, as far as they are empty. */
+export function removeCgroupParent(layout: CgroupLayout, path: string): void {
+  for (const mount of new Set(layout.mounts.values())) {
+    for (let name = path; name !== "/" && name !== "" && name !== "."; name = dirname(name)) {
+      try {
+        rmdirSync(`${mount}${name}`);
+      } catch (error) {
+        if (["EBUSY", "ENOTEMPTY"].includes(errnoOf(error) ?? "")) break;
+        if (errnoOf(error) !== "ENOENT") throw error;
+      }
+    }
   }
 }

@@ -1,0 +1,285 @@
+import { copyFileSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { posix } from "node:path";
+import { EngineError } from "#base/errors.ts";
+import type { Log } from "#base/log.ts";
+import { openRoot } from "#sys/beneath.ts";
+import { type CgroupLayout, makeCgroupParent, readCgroupLayout, removeCgroupParent } from "#sys/cgroup.ts";
+import { closeFd } from "#sys/files.ts";
+import { type HostInfo, readHostInfo } from "#sys/hostinfo.ts";
+import type { OciDevice, OciDeviceRule, OciRlimit } from "#wire/oci-runtime.ts";
+import { capabilitiesOf } from "./capabilities.ts";
+import { type DetectedRuntime, detectRuntimes, type RuntimeConfig } from "./detect.ts";
+import { customDevices, hostDevices, parseDeviceRule } from "./devices.ts";
+import { OciSandbox, type SandboxContext, shimRootPath } from "./oci-sandbox.ts";
+import { preflight } from "./preflight.ts";
+import { checkResources, probeResourceSupport, type ResourceSupport } from "./resources.ts";
+import type { Runtime, Sandbox, SandboxRequest } from "./runtime.ts";
+import { createSeccompCompiler, type SeccompCompiler } from "./seccomp.ts";
+import { type SecurityProfile, SecurityProfiles } from "./security-profile.ts";
+import type { ExitRecord, Shim, ShimHost } from "./shim.ts";
+import { buildSpec, type SpecInput } from "./spec.ts";
+import { planMounts } from "./spec-mounts.ts";
+import { checkSysctls } from "./sysctls.ts";
+import { ociRlimits, resolveUlimits, type Ulimit } from "./ulimits.ts";
+import { resolveUser } from "./user.ts";
+
+export interface OciRuntimeOptions {
+  readonly shimHost: ShimHost;
+  /** `/run/skiff`: a tmpfs. */
+  readonly execRoot: string;
+  /** Absolute path in each cgroup tree, as in `/skiff`; made here, removed on dispose when it is empty. */
+  readonly cgroupParent: string;
+  /** `--add-runtime`. */
+  readonly runtimes: readonly RuntimeConfig[];
+  readonly defaultRuntime?: string;
+  readonly defaultUlimits: readonly Ulimit[];
+  /** The daemon's `--no-new-privileges`. */
+  readonly noNewPrivileges: boolean;
+  readonly log: Log;
+  /** `native/build/skiff-native`: copied for `--init`. */
+  readonly nativeBinary: string;
+}
+
+/** Mounts may be made read-only with all below them since Linux 5.12 (mount_setattr). */
+const recursiveReadOnlyKernel = 5012;
+
+interface Plan {
+  readonly runtime: DetectedRuntime;
+  readonly profile: SecurityProfile;
+  readonly cgroupPath: string;
+  readonly devices: readonly OciDevice[];
+  readonly deviceRules: readonly OciDeviceRule[];
+  readonly rlimits: readonly OciRlimit[];
+}
+
+class OciRuntime implements Runtime {
+  readonly runtimes: readonly DetectedRuntime[];
+  readonly cgroupVersion: "1" | "2";
+  readonly cgroupDriver = "cgroupfs";
+  readonly warnings: readonly string[];
+  readonly #options: OciRuntimeOptions;
+  readonly #layout: CgroupLayout;
+  readonly #host: HostInfo;
+  readonly #support: ResourceSupport;
+  readonly #profiles: SecurityProfiles;
+  readonly #seccomp: SeccompCompiler;
+  readonly #initBinary: string;
+
+  constructor(options: OciRuntimeOptions, runtimes: readonly DetectedRuntime[], layout: CgroupLayout) {
+    this.#options = options;
+    this.runtimes = runtimes;
+    this.#layout = layout;
+    this.cgroupVersion = layout.version;
+    this.#host = readHostInfo();
+    this.#support = probeResourceSupport(layout, options.cgroupParent);
+    this.#profiles = new SecurityProfiles(this.#host, options.noNewPrivileges);
+    this.#seccomp = createSeccompCompiler(`${options.execRoot}/seccomp`);
+    this.#initBinary = copyInit(options.nativeBinary, options.execRoot);
+    this.warnings = hostWarnings(this.#support, this.#host);
+    for (const runtime of runtimes) {
+      mkdirSync(this.#runtimeRoot(runtime), { recursive: true, mode: 0o700 });
+    }
+  }
+
+  /** Compiles the filter that nearly every container uses. */
+  async warm(): Promise<void> {
+    if (!this.#host.seccomp) return;
+    const { capabilities } = this.#profiles.decide({
+      privileged: false,
+      capAdd: [],
+      capDrop: [],
+      securityOpt: [],
+    });
+    await this.#seccomp.compile(this.#profiles.defaultSeccomp(capabilities));
+  }
+
+  validate(request: Parameters<Runtime["validate"]>[0]): string[] {
+    this.#runtimeOf(request.runtimeName);
+    checkSysctls(request.sysctls, { network: request.network, ipc: request.ipcNamespace });
+    resolveUlimits(this.#options.defaultUlimits, request.ulimits, this.#host);
+    const profile = this.#profiles.decide(request);
+    return [...profile.warnings, ...checkResources(request.resources, this.#support)];
+  }
+
+  async prepare(request: SandboxRequest, options: { signal?: AbortSignal } = {}): Promise<Sandbox> {
+    const plan = this.#plan(request);
+    const mounts = planMounts(request, {
+      initBinary: this.#initBinary,
+      recursiveReadOnly: this.#host.kernelVersion >= recursiveReadOnlyKernel,
+    });
+    const seccomp = await this.#seccompFor(plan);
+    const shim = await this.#options.shimHost.launch(this.#launchOf(request, plan), options);
+    try {
+      const rootFd = openRoot(shimRootPath(shim));
+      let workingDir: string;
+      try {
+        const user = resolveUser(rootFd, request);
+        const checked = preflight(rootFd, mounts, request.workingDir);
+        workingDir = checked.workingDir;
+        const spec = buildSpec({
+          request,
+          ...plan,
+          user,
+          mounts: checked.mounts,
+          workingDir,
+          host: this.#host,
+          support: this.#support,
+          cgroupVersion: this.cgroupVersion,
+          rootfsPath: shim.rootfsPath,
+          cgroupsPath: plan.cgroupPath,
+          seccomp,
+        });
+        writeFileSync(`${request.runDir}/config.json`, JSON.stringify(spec), { mode: 0o600 });
+      } finally {
+        closeFd(rootFd);
+      }
+      return new OciSandbox(shim, request, this.#context(plan, workingDir));
+    } catch (error) {
+      await shim.abandon();
+      throw error;
+    }
+  }
+
+  async recover(request: SandboxRequest): Promise<{ sandbox: Sandbox } | { exit: ExitRecord } | undefined> {
+    const found = await this.#options.shimHost.recover(request.id, request.runDir, request.stateDir);
+    if (found === undefined || "exit" in found) return found;
+    return { sandbox: this.#recovered(found.shim, request) };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    removeCgroupParent(this.#layout, this.#options.cgroupParent);
+  }
+
+  // Devices and limits are the running container's by now: only what an exec needs is decided again.
+  #recovered(shim: Shim, request: SandboxRequest): Sandbox {
+    const plan = {
+      runtime: this.#runtimeOf(request.runtimeName),
+      profile: this.#profiles.decide(request),
+      cgroupPath: this.#cgroupPath(request),
+    };
+    return new OciSandbox(shim, request, this.#context(plan, request.workingDir || "/"));
+  }
+
+  #runtimeOf(name: string | undefined): DetectedRuntime {
+    if (name === undefined || name === "") return this.runtimes[0]!;
+    const found = this.runtimes.find((runtime) => runtime.name === name);
+    if (found !== undefined) return found;
+    throw new EngineError("invalid", `unknown or invalid runtime name: ${name}`, { code: "runtime" });
+  }
+
+  #runtimeRoot(runtime: DetectedRuntime): string {
+    return `${this.#options.execRoot}/runtime-${runtime.name.replaceAll("/", "_")}`;
+  }
+
+  #cgroupPath(request: SandboxRequest): string {
+    const parent = request.cgroupParent ? posix.join("/", request.cgroupParent) : this.#options.cgroupParent;
+    return posix.join(parent, request.id);
+  }
+
+  #plan(request: SandboxRequest): Plan {
+    checkSysctls(request.sysctls, { network: request.network, ipc: request.ipcNamespace });
+    checkResources(request.resources, this.#support);
+    const custom = customDevices(request.devices);
+    const cgroupPath = this.#cgroupPath(request);
+    if (request.cgroupParent) makeCgroupParent(this.#layout, posix.dirname(cgroupPath));
+    return {
+      runtime: this.#runtimeOf(request.runtimeName),
+      profile: this.#profiles.decide(request),
+      cgroupPath,
+      devices: request.privileged ? uniqueByPath([...hostDevices(), ...custom.devices]) : custom.devices,
+      deviceRules: request.privileged
+        ? []
+        : [...custom.rules, ...request.deviceCgroupRules.map(parseDeviceRule)],
+      rlimits: ociRlimits(resolveUlimits(this.#options.defaultUlimits, request.ulimits, this.#host)),
+    };
+  }
+
+  async #seccompFor(plan: Plan): Promise<SpecInput["seccomp"]> {
+    const { seccomp } = plan.profile;
+    if (seccomp === undefined) return undefined;
+    if (!plan.runtime.takesCompiledSeccomp) return { rules: seccomp };
+    return { bpfBase64: (await this.#seccomp.compile(seccomp)).base64 };
+  }
+
+  #launchOf(request: SandboxRequest, plan: Plan): Parameters<ShimHost["launch"]>[0] {
+    const { runtime } = plan;
+    return {
+      id: request.id,
+      runDir: request.runDir,
+      stateDir: request.stateDir,
+      lowerDirs: request.lowerDirs,
+      upperDir: request.upperDir,
+      workDir: request.workDir,
+      volatile: request.volatile,
+      runtime: {
+        path: runtime.path,
+        kind: runtime.kind,
+        root: this.#runtimeRoot(runtime),
+        args: runtime.args,
+      },
+      terminal: request.terminal,
+      openStdin: request.openStdin,
+      stdinOnce: request.stdinOnce,
+      log: request.log,
+      ports: request.ports,
+      cgroupPath: plan.cgroupPath,
+    };
+  }
+
+  #context(plan: Pick<Plan, "runtime" | "profile" | "cgroupPath">, workingDir: string): SandboxContext {
+    const { seccomp } = plan.profile;
+    return {
+      layout: this.#layout,
+      support: this.#support,
+      available: capabilitiesOf(this.#host.capabilities),
+      kind: plan.runtime.kind,
+      profile: plan.profile,
+      cgroupPath: plan.cgroupPath,
+      workingDir,
+      seccompPath: async () =>
+        seccomp === undefined ? undefined : (await this.#seccomp.compile(seccomp)).path,
+    };
+  }
+}
+
+function uniqueByPath(devices: readonly OciDevice[]): OciDevice[] {
+  return [...new Map(devices.map((device) => [device.path, device])).values()];
+}
+
+/** A copy of its own: the program that shims run from is never visible in a container. */
+function copyInit(nativeBinary: string, execRoot: string): string {
+  const path = `${execRoot}/docker-init`;
+  const temporary = `${path}.${process.pid}`;
+  mkdirSync(execRoot, { recursive: true, mode: 0o711 });
+  copyFileSync(nativeBinary, temporary);
+  renameSync(temporary, path);
+  return path;
+}
+
+/** Docker's lines at the end of `docker info`. */
+function hostWarnings(support: ResourceSupport, host: HostInfo): string[] {
+  const lines: (readonly [boolean, string])[] = [
+    [support.memory, "WARNING: No memory limit support"],
+    [support.swap, "WARNING: No swap limit support"],
+    [support.cpuShares, "WARNING: No cpu shares support"],
+    [support.cpuQuota, "WARNING: No cpu cfs quota support"],
+    [support.cpuset, "WARNING: No cpuset support"],
+    [support.pids, "WARNING: No pids limit support"],
+    [host.seccomp, "WARNING: No seccomp support"],
+  ];
+  return lines.filter(([supported]) => !supported).map(([, line]) => line);
+}
+
+/**
+ * The Runtime on OCI runtimes and shims. Looks at the host once (runtimes' versions, cgroups, capabilities), makes the
+ * parent cgroup and compiles the default filter; after this nothing is spawned on a request's path.
+ * Throws `system` without a runtime or cgroups, `invalid` for a bad configuration.
+ */
+export async function createOciRuntime(options: OciRuntimeOptions): Promise<Runtime> {
+  const layout = readCgroupLayout();
+  const runtimes = await detectRuntimes(options.runtimes, options.defaultRuntime, options.log);
+  makeCgroupParent(layout, options.cgroupParent);
+  const runtime = new OciRuntime(options, runtimes, layout);
+  await runtime.warm();
+  return runtime;
+}
