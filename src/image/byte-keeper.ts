@@ -2,7 +2,7 @@ import type { Digest } from "#base/digest.ts";
 import { KeyedLock } from "#base/lock.ts";
 import type { Log } from "#base/log.ts";
 import type { ContentStore } from "#content/content-store.ts";
-import type { LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
+import type { AppliedLayer, LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Image } from "./image.ts";
 
 /** What the rows of images use. */
@@ -28,6 +28,8 @@ export class ByteKeeper {
   readonly #roots: () => ByteRoots;
   readonly #heldLayers = new Map<LayerKey, number>();
   readonly #heldBlobs = new Map<Digest, number>();
+  /** Unpacked, not yet known to be sealed: one entry for each `apply` that made or shared it. */
+  readonly #applied = new Map<LayerKey, AppliedLayer[]>();
   readonly #gate = new KeyedLock();
 
   constructor(deps: { content: ContentStore; snapshotter: Snapshotter; log: Log }, roots: () => ByteRoots) {
@@ -62,6 +64,13 @@ export class ByteKeeper {
     };
   }
 
+  /** A layer was unpacked for somebody who holds its key. */
+  applied(layer: AppliedLayer): void {
+    const known = this.#applied.get(layer.key);
+    if (known === undefined) this.#applied.set(layer.key, [layer]);
+    else known.push(layer);
+  }
+
   /** After an image's row is gone. */
   async release(image: Image): Promise<void> {
     const blobs = [image.id as string as Digest, ...(image.documents ?? [])];
@@ -89,9 +98,18 @@ export class ByteKeeper {
     const goneBlobs = new Set(
       blobs.filter((digest) => !roots.blobs.has(digest) && !this.#heldBlobs.has(digest)),
     );
-    for (const key of goneLayers) await this.#attempt(() => this.#snapshotter.removeLayer(key), key);
+    for (const key of layers) if (!this.#heldLayers.has(key)) await this.#settle(key, goneLayers.has(key));
     for (const digest of goneBlobs) await this.#attempt(() => this.#content.remove(digest), digest);
     return { layers: goneLayers.size, blobs: goneBlobs.size };
+  }
+
+  /** Nobody makes an image of this layer any more: it goes, or is an image's own by now. */
+  async #settle(key: LayerKey, gone: boolean): Promise<void> {
+    const applied = this.#applied.get(key) ?? [];
+    this.#applied.delete(key);
+    if (!gone) return;
+    if (this.#snapshotter.has(key)) await this.#attempt(() => this.#snapshotter.removeLayer(key), key);
+    else if (applied.length > 0) await this.#attempt(() => this.#snapshotter.discard(applied), key);
   }
 
   /** Bytes that cannot be removed now are garbage for the next collection, no failure of what the user asked. */

@@ -1,0 +1,239 @@
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { type ChainId, type DiffId, type Digest, digestOfHash } from "#base/digest.ts";
+import { EngineError, errnoOf, messageOf } from "#base/errors.ts";
+import type { BlobWriter, ContentStore } from "#content/content-store.ts";
+import type { AppliedLayer, LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
+import type { Descriptor } from "#wire/oci-image.ts";
+
+/** How far a layer is. */
+export type LayerProgress =
+  | { readonly phase: "waiting" | "verifying" | "downloaded" | "complete" | "exists" | "found" }
+  | { readonly phase: "downloading" | "extracting"; readonly current: number; readonly total: number }
+  | { readonly phase: "retrying"; readonly seconds: number };
+
+export interface FetchOptions {
+  readonly signal: AbortSignal;
+  readonly onProgress: (receivedBytes: number) => void;
+  readonly onRetry: (seconds: number) => void;
+}
+
+/** Brings a blob from wherever it is. */
+export type FetchLayer = (descriptor: Descriptor, writer: BlobWriter, options: FetchOptions) => Promise<void>;
+
+export interface WantedLayer {
+  readonly descriptor: Descriptor;
+  readonly diffId: DiffId;
+  readonly chainId: ChainId;
+}
+
+/** A download that goes on although its layer is known to be bad, to say whether the registry or the image is at fault. */
+const finishBytesMax = 32 * 1024 * 1024;
+
+/** One layer's way from the registry into its directory. */
+export class LayerUnpack {
+  readonly #content: ContentStore;
+  readonly #snapshotter: Snapshotter;
+  readonly #layer: WantedLayer;
+  readonly #below: readonly Promise<{ readonly key: LayerKey }>[];
+  readonly #report: (progress: LayerProgress) => void;
+  readonly #signal: AbortSignal;
+  #fetched = false;
+  #consumed = 0;
+
+  constructor(
+    content: ContentStore,
+    snapshotter: Snapshotter,
+    layer: WantedLayer,
+    below: readonly Promise<{ readonly key: LayerKey }>[],
+    report: (progress: LayerProgress) => void,
+    signal: AbortSignal,
+  ) {
+    this.#content = content;
+    this.#snapshotter = snapshotter;
+    this.#layer = layer;
+    this.#below = below;
+    this.#report = report;
+    this.#signal = signal;
+  }
+
+  #apply(source: { readonly path: string } | BlobWriter["file"], signal: AbortSignal): Promise<AppliedLayer> {
+    const { descriptor, diffId, chainId } = this.#layer;
+    return this.#snapshotter.apply({
+      source,
+      expectedBlobDigest: descriptor.digest,
+      expectedDiffId: diffId,
+      chainId,
+      below: async () => (await Promise.all(this.#below)).map(({ key }) => key),
+      signal,
+      onProgress: (consumed) => {
+        this.#consumed = consumed;
+        // While the download is shown, what is unpacked beside it is not.
+        if (this.#fetched) this.#reportExtracting();
+      },
+    });
+  }
+
+  #reportExtracting(): void {
+    this.#report({ phase: "extracting", current: this.#consumed, total: this.#layer.descriptor.size });
+  }
+
+  #markFetched(): void {
+    this.#fetched = true;
+    this.#report({ phase: "downloaded" });
+    this.#reportExtracting();
+  }
+
+  /** From a blob that is kept, or undefined when it is not, or no longer sound. */
+  async kept(): Promise<AppliedLayer | undefined> {
+    const { digest } = this.#layer.descriptor;
+    if (!(await this.#content.has(digest))) return undefined;
+    this.#markFetched();
+    try {
+      return await this.#apply({ path: this.#content.pathOf(digest) }, this.#signal);
+    } catch (error) {
+      if (this.#signal.aborted || noSpace(error)) throw error;
+      // A pull heals a damaged blob: what does not carry its own digest is dropped and fetched again.
+      if ((await hashFile(this.#content.pathOf(digest))) === digest) throw registerError(error);
+      await this.#content.remove(digest);
+      this.#fetched = false;
+      return undefined;
+    }
+  }
+
+  /** Download and unpacking side by side. `slot` is given back as soon as the bytes are there. */
+  async downloaded(fetch: FetchLayer, slot: Disposable): Promise<AppliedLayer> {
+    using held = slot;
+    for (let attempt = 1; ; attempt += 1) {
+      const { digest, size } = this.#layer.descriptor;
+      await using writer = await this.#content.ingest({ digest, sizeBytes: size });
+      // Whoever wrote it while this waited for the writer may have finished it.
+      const kept = await this.kept();
+      if (kept !== undefined) {
+        await writer.abort();
+        return kept;
+      }
+      const resumed = writer.offset > 0;
+      try {
+        return await this.#sideBySide(fetch, writer, held);
+      } catch (error) {
+        if (this.#signal.aborted) throw this.#signal.reason;
+        if (!(error instanceof BadLayer)) {
+          if (!mayResume(error)) await writer.abort();
+          throw error;
+        }
+        // Bytes kept from an earlier attempt may be what is wrong.
+        await writer.abort();
+        this.#fetched = false;
+        if (!resumed || attempt > 1) throw error.reason;
+      }
+    }
+  }
+
+  async #sideBySide(fetch: FetchLayer, writer: BlobWriter, slot: Disposable): Promise<AppliedLayer> {
+    const { descriptor } = this.#layer;
+    const stop = new AbortController();
+    const signal = AbortSignal.any([this.#signal, stop.signal]);
+    let received = writer.offset;
+    const showDownload = (): void =>
+      this.#report({ phase: "downloading", current: received, total: descriptor.size });
+    showDownload();
+    const fetching = fetch(descriptor, writer, {
+      signal,
+      onProgress: (bytes) => {
+        received = bytes;
+        showDownload();
+      },
+      onRetry: (seconds) => this.#report({ phase: "retrying", seconds }),
+    }).then(() => {
+      slot[Symbol.dispose]();
+      this.#report({ phase: "verifying" });
+      this.#markFetched();
+    });
+    const applying = this.#apply(writer.file, signal);
+    const fetchFailed = fetching.then(
+      () => undefined,
+      (reason: unknown) => {
+        stop.abort();
+        return { reason };
+      },
+    );
+    const applied = await applying.then(
+      (layer) => ({ layer }),
+      (reason: unknown) => ({ reason }),
+    );
+    if (stop.signal.aborted) throw (await fetchFailed)?.reason;
+    if ("layer" in applied) {
+      const failure = await fetchFailed;
+      if (failure !== undefined) throw failure.reason;
+      await writer.commit({ durable: false, verifiedDigest: applied.layer.blobDigest });
+      return applied.layer;
+    }
+    throw await this.#judge(applied.reason, writer, received, fetchFailed, stop);
+  }
+
+  /** Why a layer could not be unpacked: the transport, the registry's bytes, or the image itself. */
+  async #judge(
+    reason: unknown,
+    writer: BlobWriter,
+    received: number,
+    fetchFailed: Promise<{ reason: unknown } | undefined>,
+    stop: AbortController,
+  ): Promise<unknown> {
+    const { digest, size } = this.#layer.descriptor;
+    if (this.#signal.aborted) {
+      await fetchFailed;
+      return this.#signal.reason;
+    }
+    if (noSpace(reason) || size - received > finishBytesMax) stop.abort();
+    const failure = await fetchFailed;
+    if (stop.signal.aborted && failure?.reason !== undefined && !isCancelled(failure.reason)) {
+      return failure.reason;
+    }
+    if (this.#signal.aborted) return this.#signal.reason;
+    if (!stop.signal.aborted && (await hashFile(writer.file.path)) !== digest) {
+      const message = `filesystem layer verification failed for digest ${digest}`;
+      return new BadLayer(new EngineError("system", message, { code: "wrong-digest", cause: reason }));
+    }
+    return new BadLayer(registerError(reason));
+  }
+}
+
+/** The bytes are not the layer that was promised: they are dropped. */
+class BadLayer extends Error {
+  readonly reason: EngineError;
+
+  constructor(reason: EngineError) {
+    super(reason.message);
+    this.reason = reason;
+  }
+}
+
+/** What came so far is worth keeping after a broken connection or an error of the registry, not after anything else. */
+function mayResume(error: unknown): boolean {
+  return error instanceof EngineError && error.code.startsWith("registry-");
+}
+
+function noSpace(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno === "ENOSPC" || errno === "EDQUOT";
+}
+
+function isCancelled(error: unknown): boolean {
+  return error instanceof EngineError && error.kind === "cancelled";
+}
+
+/** Docker's words for a layer that could not be unpacked. */
+export function registerError(error: unknown): EngineError {
+  const kind = error instanceof EngineError ? error.kind : "system";
+  const code = error instanceof EngineError ? error.code : "apply-failed";
+  return new EngineError(kind, `failed to register layer: ${messageOf(error)}`, { code, cause: error });
+}
+
+async function hashFile(path: string): Promise<Digest> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) {
+    hash.update(chunk as Buffer);
+  }
+  return digestOfHash(hash);
+}
