@@ -20,9 +20,12 @@ export interface GrowingFile {
 export interface BlobWriter extends AsyncDisposable {
   /** Bytes kept from an earlier attempt: ask the registry for the range from here. 0 when there are none. */
   readonly offset: number;
-  readonly file: GrowingFile;
+  get file(): GrowingFile;
+  /** Takes a chunk, which must not change afterwards; waits only while too many are on their way to the disk. */
   write(chunk: Uint8Array): Promise<void>;
-  /** Forgets what was kept (the server did not honour the range). */
+  /** No more bytes come: flushes, and tells the reader of `file` so. Implied by `commit` and by the expected size. */
+  end(): Promise<void>;
+  /** Forgets what was kept (the server did not honour the range). `file` is another one afterwards; the old one fails. */
   restart(): Promise<void>;
   /**
    * Verifies length and digest, then makes the blob durable (no fsync of its own when `durable` is false: the caller

@@ -66,6 +66,8 @@ export interface Snapshotter {
   apply(request: ApplyRequest): Promise<AppliedLayer>;
   /** One syncfs, then the rows of all layers applied so far that are listed here. After it `has` is durable. */
   seal(layers: readonly AppliedLayer[]): Promise<void>;
+  /** Gives up applied layers that will not be sealed (a pull that failed): they go unless somebody else applied them. */
+  discard(layers: readonly AppliedLayer[]): Promise<void>;
   removeLayer(key: LayerKey): Promise<void>;
   listLayers(): LayerKey[];
 

@@ -19,6 +19,7 @@ const cFchown = libc.func("int fchown(int fd, unsigned int uid, unsigned int gid
 const cFchmod = libc.func("int fchmod(int fd, unsigned int mode)");
 const cFchmodat = libc.func("int fchmodat(int fd, const void *name, unsigned int mode, int flags)");
 const cUtimensat = libc.func("int utimensat(int fd, const void *name, const void *times, int flags)");
+const cFutimens = libc.func("int futimens(int fd, const void *times)");
 const cUnlinkat = libc.func("int unlinkat(int fd, const void *name, int flags)");
 const cRenameat2 = libc.func(
   "int renameat2(int oldFd, const void *oldName, int newFd, const void *newName, unsigned int flags)",
@@ -122,27 +123,28 @@ export function chmodAt(dirFd: number, name: ByteString, mode: number): void {
   check(cFchmodat(dirFd, encode(firstName, name, "fchmodat"), mode, 0), "fchmodat", name);
 }
 
-function setTimes(fd: number, name: Buffer | null, atimeNs: bigint, mtimeNs: bigint, flags: number): number {
-  const second = 1_000_000_000n;
-  // Floor division: a time before 1970 has a negative second and a positive fraction.
-  const split = (ns: bigint, at: number): void => {
-    const fraction = ((ns % second) + second) % second;
-    timesBuffer[at] = (ns - fraction) / second;
-    timesBuffer[at + 1] = fraction;
-  };
-  split(atimeNs, 0);
-  split(mtimeNs, 2);
-  return cUtimensat(fd, name, timesBuffer, flags);
+const second = 1_000_000_000n;
+
+/** struct timespec twice. Floor division: a time before 1970 has a negative second and a positive fraction. */
+function encodeTimes(atimeNs: bigint, mtimeNs: bigint): BigInt64Array {
+  const atimeFraction = ((atimeNs % second) + second) % second;
+  const mtimeFraction = ((mtimeNs % second) + second) % second;
+  timesBuffer[0] = (atimeNs - atimeFraction) / second;
+  timesBuffer[1] = atimeFraction;
+  timesBuffer[2] = (mtimeNs - mtimeFraction) / second;
+  timesBuffer[3] = mtimeFraction;
+  return timesBuffer;
 }
 
 /** Access and modification time (ns since the epoch) of a name itself: a symlink is not followed. */
 export function setTimesAt(dirFd: number, name: ByteString, atimeNs: bigint, mtimeNs: bigint): void {
   const encoded = encode(firstName, name, "utimensat");
-  check(setTimes(dirFd, encoded, atimeNs, mtimeNs, AT_SYMLINK_NOFOLLOW), "utimensat", name);
+  const times = encodeTimes(atimeNs, mtimeNs);
+  check(cUtimensat(dirFd, encoded, times, AT_SYMLINK_NOFOLLOW), "utimensat", name);
 }
 
 export function setTimesFd(fd: number, atimeNs: bigint, mtimeNs: bigint): void {
-  check(setTimes(fd, null, atimeNs, mtimeNs, 0), "utimensat");
+  check(cFutimens(fd, encodeTimes(atimeNs, mtimeNs)), "futimens");
 }
 
 export function unlinkAt(dirFd: number, name: ByteString): void {

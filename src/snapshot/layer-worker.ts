@@ -1,0 +1,144 @@
+import { closeSync, openSync } from "node:fs";
+import { parentPort } from "node:worker_threads";
+import { bytesOfText } from "#base/byte-string.ts";
+import { EngineError } from "#base/errors.ts";
+import { openRoot } from "#sys/beneath.ts";
+import { closeFd } from "#sys/files.ts";
+import { syncFileSystem } from "#sys/statfs.ts";
+import { runApply } from "./apply-job.ts";
+import { layerChanges } from "./layer-changes.ts";
+import {
+  controlCells,
+  type JobMessage,
+  type JobReply,
+  type LayerJob,
+  type TarJob,
+  toFailure,
+} from "./layer-job.ts";
+import { LayerStack } from "./layer-stack.ts";
+import { removeTreeAt } from "./remove-tree.ts";
+import { writeTreeTar } from "./tree-tar.ts";
+import { treeSizeBytes } from "./tree-walk.ts";
+
+/** Entry of a worker thread: one job at a time, every call synchronous. The pool is layer-workers.ts. */
+const port = parentPort;
+if (port === null) throw new Error("layer-worker runs only as a worker thread");
+
+/** Progress is for a human's eye: messages beyond ten a second only cost. */
+const progressIntervalMs = 100;
+const streamChunkBytes = 256 * 1024;
+
+function reply(message: JobReply, transfer: ArrayBuffer[] = []): void {
+  port?.postMessage(message, transfer);
+}
+
+function withRoot<Result>(directory: string, use: (rootFd: number) => Result): Result {
+  const rootFd = openRoot(directory);
+  try {
+    return use(rootFd);
+  } finally {
+    closeFd(rootFd);
+  }
+}
+
+function progressOf(id: number): (consumedBytes: number) => void {
+  let last = 0;
+  return (consumedBytes) => {
+    const now = performance.now();
+    if (now - last < progressIntervalMs) return;
+    last = now;
+    reply({ id, progress: consumedBytes });
+  };
+}
+
+/** Gathers small writes into chunks and waits for the reader's credit before each, so that memory stays bounded. */
+class ChunkStream {
+  readonly #id: number;
+  readonly #control: Int32Array;
+  #chunk = Buffer.allocUnsafeSlow(streamChunkBytes);
+  #filled = 0;
+
+  constructor(id: number, control: Int32Array) {
+    this.#id = id;
+    this.#control = control;
+  }
+
+  write(bytes: Uint8Array): void {
+    let at = 0;
+    while (at < bytes.length) {
+      const taken = Math.min(bytes.length - at, streamChunkBytes - this.#filled);
+      this.#chunk.set(bytes.subarray(at, at + taken), this.#filled);
+      at += taken;
+      this.#filled += taken;
+      if (this.#filled === streamChunkBytes) this.flush();
+    }
+  }
+
+  flush(): void {
+    if (this.#filled === 0) return;
+    for (;;) {
+      if (Atomics.load(this.#control, controlCells.aborted) !== 0) {
+        throw new EngineError("cancelled", "context canceled", { code: "aborted" });
+      }
+      const credits = Atomics.load(this.#control, controlCells.credits);
+      if (credits > 0) break;
+      Atomics.wait(this.#control, controlCells.credits, credits, 1000);
+    }
+    Atomics.sub(this.#control, controlCells.credits, 1);
+    const bytes = this.#chunk.subarray(0, this.#filled);
+    reply({ id: this.#id, chunk: bytes }, [bytes.buffer]);
+    this.#chunk = Buffer.allocUnsafeSlow(streamChunkBytes);
+    this.#filled = 0;
+  }
+}
+
+function runTar(job: TarJob, id: number, control: Int32Array): undefined {
+  const stream = new ChunkStream(id, control);
+  using below = job.below === undefined ? undefined : new LayerStack(job.below);
+  withRoot(job.directory, (rootFd) => {
+    writeTreeTar(rootFd, (chunk) => stream.write(chunk), {
+      ...(below === undefined ? {} : { below }),
+      ...(job.from === undefined ? {} : { from: job.from }),
+      ...(job.as === undefined ? {} : { as: job.as }),
+    });
+  });
+  stream.flush();
+  return undefined;
+}
+
+function sync(directory: string): undefined {
+  const fd = openSync(directory, "r");
+  try {
+    syncFileSystem(fd);
+  } finally {
+    closeSync(fd);
+  }
+  return undefined;
+}
+
+function run(job: LayerJob, id: number, control: Int32Array): unknown {
+  switch (job.kind) {
+    case "apply":
+      return runApply(job, control, progressOf(id));
+    case "remove":
+      return withRoot(job.directory, (fd) => removeTreeAt(fd, bytesOfText(job.name)));
+    case "sync":
+      return sync(job.directory);
+    case "usage":
+      return withRoot(job.directory, treeSizeBytes);
+    case "changes": {
+      using below = new LayerStack(job.below);
+      return withRoot(job.upper, (fd) => layerChanges(fd, below));
+    }
+    case "tar":
+      return runTar(job, id, control);
+  }
+}
+
+port.on("message", ({ id, job, control }: JobMessage) => {
+  try {
+    reply({ id, result: run(job, id, new Int32Array(control)) });
+  } catch (error) {
+    reply({ id, failure: toFailure(error) });
+  }
+});

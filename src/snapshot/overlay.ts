@@ -1,0 +1,302 @@
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { assert } from "#base/assert.ts";
+import { type ChainId, type DiffId, type Digest, digestOf, hexOf } from "#base/digest.ts";
+import { EngineError, errnoOf } from "#base/errors.ts";
+import type { ContainerId } from "#base/ids.ts";
+import type { Log } from "#base/log.ts";
+import type { Database, SqlValue } from "#state/database.ts";
+import type { LayerWorkers } from "./layer-workers.ts";
+import { SharedApplies } from "./shared-applies.ts";
+import type {
+  AppliedLayer,
+  ApplyRequest,
+  Change,
+  LayerKey,
+  Snapshotter,
+  WritableLayer,
+} from "./snapshotter.ts";
+
+export interface OverlayOptions {
+  /** Directory of the driver, `<data root>/overlay2`: made when missing. */
+  readonly root: string;
+  /** Where the rows of sealed layers are; without one they last as long as the object (tests). */
+  readonly database?: Database;
+  readonly log: Log;
+  readonly workers: LayerWorkers;
+}
+
+interface LayerRow extends Record<string, SqlValue> {
+  readonly key: string;
+  readonly size_bytes: number;
+}
+
+const keyPattern = /^(?:c-)?[0-9a-f]{64}$/;
+const idPattern = /^[0-9a-zA-Z][0-9a-zA-Z_.-]{0,127}$/;
+
+/**
+ * Opens the overlay snapshotter. Layout below `root`:
+ * `<key>/diff` a layer · `w-<id>/{diff,work}` a writable layer · `tmp/` layers being applied · `trash/` what is being deleted.
+ * A directory without a row is left over from a crash (invariant 1) and goes to the trash, which is emptied in a worker.
+ */
+export async function createOverlaySnapshotter(options: OverlayOptions): Promise<Snapshotter> {
+  // Nobody but root may walk in: layers hold setuid programs (CVE-2021-41091). 0710 would let a group through.
+  for (const name of ["", "tmp", "trash"])
+    mkdirSync(join(options.root, name), { recursive: true, mode: 0o700 });
+  const rows = await options.database?.all<LayerRow>("SELECT key, size_bytes FROM layer");
+  const sealed = new Map<LayerKey, number>();
+  const lost: string[] = [];
+  for (const row of rows ?? []) {
+    if (existsSync(join(options.root, row.key, "diff"))) sealed.set(row.key as LayerKey, row.size_bytes);
+    else lost.push(row.key);
+  }
+  if (lost.length > 0) {
+    options.log.error("layers are gone from the disk; their images must be pulled again", { keys: lost });
+    await options.database?.commit(
+      lost.map((key) => ({ sql: "DELETE FROM layer WHERE key = ?", params: [key] })),
+    );
+  }
+  const snapshotter = new OverlaySnapshotter(options, sealed);
+  snapshotter.clearLeftovers();
+  return snapshotter;
+}
+
+class OverlaySnapshotter implements Snapshotter {
+  readonly driverName = "overlay2";
+  readonly #root: string;
+  readonly #database: Database | undefined;
+  readonly #log: Log;
+  readonly #workers: LayerWorkers;
+  readonly #sealed: Map<LayerKey, number>;
+  readonly #applies: SharedApplies;
+  #nextStaging = 0;
+
+  constructor(options: OverlayOptions, sealed: Map<LayerKey, number>) {
+    this.#root = options.root;
+    this.#database = options.database;
+    this.#log = options.log;
+    this.#workers = options.workers;
+    this.#sealed = sealed;
+    this.#applies = new SharedApplies(
+      (request, signal, onProgress) => this.#apply(request, signal, onProgress),
+      (layer) => {
+        if (!this.#sealed.has(layer.key)) this.#removeDirectory(layer.key);
+      },
+    );
+  }
+
+  has(key: LayerKey): boolean {
+    return this.#sealed.has(key);
+  }
+
+  find(diffId: DiffId, chainId: ChainId): LayerKey | undefined {
+    const candidates = [diffKey(diffId), chainKey(chainId)];
+    return candidates.find((key) => this.#sealed.has(key));
+  }
+
+  sizeBytes(key: LayerKey): number | undefined {
+    return this.#sealed.get(key);
+  }
+
+  pathOf(key: LayerKey): string {
+    assert(keyPattern.test(key), `bad layer key ${key}`);
+    return join(this.#root, key, "diff");
+  }
+
+  apply(request: ApplyRequest): Promise<AppliedLayer> {
+    return this.#applies.apply(request);
+  }
+
+  async #apply(
+    request: ApplyRequest,
+    signal: AbortSignal,
+    onProgress: (consumedBytes: number) => void,
+  ): Promise<AppliedLayer> {
+    const { source, expectedBlobDigest, expectedDiffId } = request;
+    const job = {
+      kind: "apply",
+      path: source.path,
+      ...("cells" in source ? { cells: source.cells } : {}),
+      ...(expectedBlobDigest === undefined ? {} : { expectedBlobDigest }),
+      ...(expectedDiffId === undefined ? {} : { expectedDiffId }),
+    } as const;
+    let staging = this.#stagingPath();
+    let outcome = await this.#workers.run<"apply">({ ...job, staging }, { signal, onProgress });
+    let below: readonly LayerKey[] = [];
+    if (outcome.dependsOnBelow) {
+      // No thread is held while the layers below are still unpacked, or four such layers could wait for ever.
+      below = await request.below();
+      staging = this.#stagingPath();
+      const directories = below.map((key) => this.pathOf(key)).reverse();
+      outcome = await this.#workers.run<"apply">(
+        { ...job, staging, below: directories },
+        { signal, onProgress },
+      );
+    }
+    assert(!outcome.dependsOnBelow, "a layer applied over those below asked for them");
+    const diffId = outcome.diffId as DiffId;
+    const key = outcome.usedBelow ? chainKey(this.#chainOf(request, diffId, below)) : diffKey(diffId);
+    this.#place(staging, key);
+    return {
+      key,
+      diffId,
+      sizeBytes: outcome.sizeBytes,
+      blobDigest: outcome.blobDigest as Digest,
+      blobSizeBytes: outcome.blobSizeBytes,
+    };
+  }
+
+  #chainOf(request: ApplyRequest, diffId: DiffId, below: readonly LayerKey[]): ChainId {
+    if (request.chainId !== undefined) return request.chainId;
+    // Unknown to the caller and to us: a name made of the very layers it was applied over is as good.
+    if (below.length === 0) return diffId as string as ChainId;
+    return digestOf([...below, diffId].join(" ")) as string as ChainId;
+  }
+
+  /** Gives an unpacked layer its name. One that is there already, from another blob of the same content, stays. */
+  #place(staging: string, key: LayerKey): void {
+    mkdirSync(join(this.#root, key), { recursive: true, mode: 0o700 });
+    try {
+      // An empty layer's directory is empty too, and rename(2) would replace it: the content is the same.
+      renameSync(staging, this.pathOf(key));
+    } catch (error) {
+      if (errnoOf(error) !== "ENOTEMPTY" && errnoOf(error) !== "EEXIST") throw error;
+      this.#trash(staging);
+    }
+  }
+
+  async seal(layers: readonly AppliedLayer[]): Promise<void> {
+    if (layers.length === 0) return;
+    await this.#workers.run<"sync">({ kind: "sync", directory: this.#root });
+    await this.#database?.commit(
+      layers.map((layer) => ({
+        sql: "INSERT INTO layer (key, diff_id, size_bytes, blob_digest, blob_size_bytes) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+        params: [layer.key, layer.diffId, layer.sizeBytes, layer.blobDigest, layer.blobSizeBytes],
+      })),
+    );
+    for (const layer of layers) {
+      if (!this.#sealed.has(layer.key)) this.#sealed.set(layer.key, layer.sizeBytes);
+      this.#applies.settle(layer);
+    }
+  }
+
+  async discard(layers: readonly AppliedLayer[]): Promise<void> {
+    for (const layer of layers) {
+      if (this.#applies.release(layer) && !this.#sealed.has(layer.key)) this.#removeDirectory(layer.key);
+    }
+  }
+
+  async removeLayer(key: LayerKey): Promise<void> {
+    assert(keyPattern.test(key), `bad layer key ${key}`);
+    // The row first (invariant 1): a crash in between leaves a directory that the next start removes.
+    this.#sealed.delete(key);
+    await this.#database?.commit([{ sql: "DELETE FROM layer WHERE key = ?", params: [key] }]);
+    if (!this.#sealed.has(key) && !this.#applies.isUsed(key)) this.#removeDirectory(key);
+  }
+
+  listLayers(): LayerKey[] {
+    return [...this.#sealed.keys()];
+  }
+
+  async createWritable(id: ContainerId): Promise<WritableLayer> {
+    const layer = this.writableOf(id);
+    mkdirSync(this.#writableDir(id), { mode: 0o700 });
+    try {
+      mkdirSync(layer.upperDir, { mode: 0o755 });
+      mkdirSync(layer.workDir, { mode: 0o700 });
+    } catch (error) {
+      this.#trash(this.#writableDir(id));
+      throw error;
+    }
+    return layer;
+  }
+
+  writableOf(id: ContainerId): WritableLayer {
+    const directory = this.#writableDir(id);
+    return { upperDir: join(directory, "diff"), workDir: join(directory, "work") };
+  }
+
+  #writableDir(id: ContainerId): string {
+    assert(idPattern.test(id), `bad id of a writable layer: ${id}`);
+    return join(this.#root, `w-${id}`);
+  }
+
+  async removeWritable(id: ContainerId): Promise<void> {
+    this.#trash(this.#writableDir(id));
+  }
+
+  async listWritable(): Promise<ContainerId[]> {
+    const names = readdirSync(this.#root);
+    return names.filter((name) => name.startsWith("w-")).map((name) => name.slice(2) as ContainerId);
+  }
+
+  async changes(id: ContainerId, stack: readonly LayerKey[]): Promise<Change[]> {
+    const job = { kind: "changes", upper: this.writableOf(id).upperDir, below: this.#below(stack) } as const;
+    return [...(await this.#workers.run<"changes">(job))];
+  }
+
+  writableUsage(id: ContainerId): Promise<number> {
+    return this.#workers.run<"usage">({ kind: "usage", directory: this.writableOf(id).upperDir });
+  }
+
+  diffTar(id: ContainerId, stack: readonly LayerKey[], options: { signal?: AbortSignal } = {}): Readable {
+    const { upperDir } = this.writableOf(id);
+    return this.#workers.tar({ kind: "tar", directory: upperDir, below: this.#below(stack) }, options);
+  }
+
+  /** Directories of a stack, top first, as overlay's lowerdir lists them. */
+  #below(stack: readonly LayerKey[]): string[] {
+    return stack.map((key) => this.pathOf(key)).reverse();
+  }
+
+  #stagingPath(): string {
+    this.#nextStaging += 1;
+    return join(this.#root, "tmp", `${process.pid}-${this.#nextStaging}`);
+  }
+
+  #removeDirectory(key: LayerKey): void {
+    this.#trash(join(this.#root, key));
+  }
+
+  /** Out of the way at once, off the disk later. Missing is fine. */
+  #trash(path: string): void {
+    const name = randomBytes(12).toString("hex");
+    try {
+      renameSync(path, join(this.#root, "trash", name));
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return;
+      throw error;
+    }
+    this.#empty(name);
+  }
+
+  #empty(name: string): void {
+    const job = { kind: "remove", directory: join(this.#root, "trash"), name } as const;
+    this.#workers.run<"remove">(job).catch((error: unknown) => {
+      // What stays is tried again at the next start; the space is only late.
+      const cancelled = error instanceof EngineError && error.kind === "cancelled";
+      if (!cancelled) this.#log.warn("cannot delete from the trash", { name, error });
+    });
+  }
+
+  /** At start: what a crash left. Layers without a row, half applied ones, and the trash. */
+  clearLeftovers(): void {
+    for (const name of readdirSync(join(this.#root, "tmp"))) this.#trash(join(this.#root, "tmp", name));
+    for (const name of readdirSync(this.#root)) {
+      if (!keyPattern.test(name) || this.#sealed.has(name as LayerKey)) continue;
+      // Without a database nobody can tell a good layer from a leftover.
+      if (this.#database !== undefined) this.#trash(join(this.#root, name));
+    }
+    for (const name of readdirSync(join(this.#root, "trash"))) this.#empty(name);
+  }
+}
+
+function diffKey(diffId: DiffId): LayerKey {
+  return hexOf(diffId) as LayerKey;
+}
+
+function chainKey(chainId: ChainId): LayerKey {
+  return `c-${hexOf(chainId)}` as LayerKey;
+}

@@ -1,0 +1,239 @@
+import { constants, readSync } from "node:fs";
+import type { TarHeader } from "#archive/tar-write.ts";
+import { TarWriter } from "#archive/tar-write.ts";
+import { type ByteString, bytesOfText } from "#base/byte-string.ts";
+import { errnoOf, SyscallError } from "#base/errors.ts";
+import { openBytesBeneath } from "#sys/beneath.ts";
+import {
+  type FileStatus,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFREG,
+  statAt,
+} from "#sys/file-status.ts";
+import { closeFd, O_PATH, readlinkAt, tryOpenNameAt } from "#sys/files.ts";
+import { getXattrAt, listXattrAt } from "#sys/xattr.ts";
+import { baseOf, joinPath, parentOf, whiteoutPrefix } from "./archive-path.ts";
+import { isOpaque, isWhiteout, type LayerStack } from "./layer-stack.ts";
+import { walkTree } from "./tree-walk.ts";
+
+export interface TreeTarOptions {
+  /**
+   * Set when the tree is a writable layer: whiteouts become `.wh.` entries and directories that hide one below get an
+   * opaque marker. Undefined for a plain tree.
+   */
+  readonly below?: LayerStack;
+  /** Path inside the root to begin at, resolved beneath it without following a last symlink; all of it when undefined. */
+  readonly from?: string;
+  /** Name of that path in the archive; its own base name when undefined. Only with `from`. */
+  readonly as?: string;
+}
+
+const typeNames = new Map([
+  [S_IFREG, "file"],
+  [S_IFDIR, "directory"],
+  [S_IFLNK, "symlink"],
+  [S_IFCHR, "char"],
+  [S_IFBLK, "block"],
+  [S_IFIFO, "fifo"],
+] as const);
+
+/** Attributes that belong to the content; the others are the host's or a driver's. */
+function isPortable(attribute: string): boolean {
+  return (
+    attribute === "security.capability" ||
+    attribute.startsWith("system.posix_acl_") ||
+    (attribute.startsWith("user.") && !attribute.startsWith("user.overlay."))
+  );
+}
+
+function readXattrs(dirFd: number, name: ByteString): Map<string, Buffer> | undefined {
+  let found: Map<string, Buffer> | undefined;
+  for (const attribute of listXattrAt(dirFd, name)) {
+    if (!isPortable(attribute)) continue;
+    const value = getXattrAt(dirFd, name, attribute);
+    if (value === undefined) continue;
+    found ??= new Map();
+    found.set(attribute, value);
+  }
+  return found;
+}
+
+const none = "" as ByteString;
+const copyBuffer = Buffer.allocUnsafeSlow(1024 * 1024);
+
+/** One tree on its way into an archive. */
+class TreeWriter {
+  readonly #tar: TarWriter;
+  readonly #below: LayerStack | undefined;
+  /** First name in the archive of files with several. */
+  readonly #linked = new Map<string, ByteString>();
+
+  constructor(write: (chunk: Uint8Array) => void, below: LayerStack | undefined) {
+    this.#tar = new TarWriter(write);
+    this.#below = below;
+  }
+
+  finish(): void {
+    this.#tar.finish();
+  }
+
+  /** Writes one name. `path` is where it is in the tree (for the layers below), `as` what the archive calls it. */
+  add(dirFd: number, name: ByteString, path: ByteString, as: ByteString, stat: FileStatus): void {
+    if (this.#below !== undefined && isWhiteout(stat)) {
+      // Something must be there to hide: a name made and removed again leaves a device that means nothing.
+      if (this.#below.find(path) !== undefined)
+        this.#marker(joinPath(parentOf(as), whiteoutPrefix + baseOf(as)), stat);
+      return;
+    }
+    const type = typeNames.get(stat.type as typeof S_IFREG);
+    // Sockets: tar has no form for them, and nobody listens after a copy.
+    if (type === undefined) return;
+    const header: TarHeader = {
+      path: as,
+      type,
+      mode: stat.mode,
+      uid: stat.uid,
+      gid: stat.gid,
+      sizeBytes: 0,
+      mtimeNs: stat.mtimeNs,
+      linkPath: none,
+      deviceMajor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMajor : 0,
+      deviceMinor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMinor : 0,
+    };
+    const xattrs = readXattrs(dirFd, name);
+    const full = xattrs === undefined ? header : { ...header, xattrs };
+    if (stat.type !== S_IFDIR && stat.linkCount > 1 && this.#link(full, stat)) return;
+    if (stat.type === S_IFREG) this.#file(dirFd, name, full);
+    else if (stat.type === S_IFLNK) this.#tar.entry({ ...full, linkPath: readlinkAt(dirFd, name) });
+    else this.#tar.entry(full);
+    if (stat.type === S_IFDIR && this.#hidesBelow(dirFd, name, path)) {
+      this.#marker(joinPath(as, ".wh..wh..opq"), stat);
+    }
+  }
+
+  #hidesBelow(dirFd: number, name: ByteString, path: ByteString): boolean {
+    // The kernel marks every new directory opaque; only one that has something to hide needs the marker.
+    return (
+      this.#below !== undefined && isOpaque(dirFd, name) && this.#below.find(path)?.stat.type === S_IFDIR
+    );
+  }
+
+  #link(header: TarHeader, stat: FileStatus): boolean {
+    const first = this.#linked.get(stat.identity);
+    if (first === undefined) {
+      this.#linked.set(stat.identity, header.path);
+      return false;
+    }
+    this.#tar.entry({ ...header, type: "link", linkPath: first, deviceMajor: 0, deviceMinor: 0 });
+    return true;
+  }
+
+  #marker(path: ByteString, stat: FileStatus): void {
+    this.#tar.entry({
+      path,
+      type: "file",
+      mode: 0o600,
+      uid: 0,
+      gid: 0,
+      sizeBytes: 0,
+      // A layer's bytes depend on its content alone, so the time is the whiteout's own.
+      mtimeNs: stat.mtimeNs,
+      linkPath: none,
+      deviceMajor: 0,
+      deviceMinor: 0,
+    });
+  }
+
+  #file(dirFd: number, name: ByteString, header: TarHeader): void {
+    const fd = tryOpenNameAt(dirFd, name, constants.O_RDONLY | constants.O_NONBLOCK);
+    if (typeof fd === "string") {
+      if (fd === "ENOENT") return;
+      throw new SyscallError("openat", fd, name);
+    }
+    try {
+      // Asked again of the open file: the name may be another file's by now, and FIFOs or devices are not read.
+      const stat = statAt(fd, none);
+      if (stat?.type !== S_IFREG) return;
+      this.#tar.entry({ ...header, sizeBytes: stat.sizeBytes });
+      this.#copy(fd);
+    } finally {
+      closeFd(fd);
+    }
+  }
+
+  /** Exactly as many bytes as the header says: a file that grows is cut, one that shrinks is filled with zeros. */
+  #copy(fd: number): void {
+    while (this.#tar.missing > 0) {
+      const size = readSync(fd, copyBuffer, 0, Math.min(copyBuffer.length, this.#tar.missing), null);
+      if (size === 0) break;
+      this.#tar.data(copyBuffer.subarray(0, size));
+    }
+    if (this.#tar.missing > 0) copyBuffer.fill(0);
+    while (this.#tar.missing > 0) {
+      this.#tar.data(copyBuffer.subarray(0, Math.min(copyBuffer.length, this.#tar.missing)));
+    }
+  }
+}
+
+/**
+ * Writes a directory tree as a tar archive: names in byte order, numeric owners, nanosecond times, hard links kept, xattrs
+ * that belong to content. The same tree gives the same bytes. Blocks; for workers. `write` gets chunks that are valid only
+ * during the call.
+ */
+export function writeTreeTar(
+  rootFd: number,
+  write: (chunk: Uint8Array) => void,
+  options: TreeTarOptions = {},
+): void {
+  const writer = new TreeWriter(write, options.below);
+  if (options.from === undefined) {
+    walkTree(rootFd, ({ dirFd, name, path, stat }) => {
+      writer.add(dirFd, name, path, path, stat);
+      return undefined;
+    });
+  } else addFrom(rootFd, writer, options.from, options.as);
+  writer.finish();
+}
+
+function addFrom(rootFd: number, writer: TreeWriter, from: string, as: string | undefined): void {
+  const trimmed = bytesOfText(from.replace(/\/+$/, ""));
+  const base = baseOf(trimmed);
+  const parentFd = openBytesBeneath(rootFd, parentOf(trimmed), O_PATH | constants.O_DIRECTORY);
+  try {
+    const plain = base === "" || base === "." || base === "..";
+    const fd = plain
+      ? openBytesBeneath(rootFd, trimmed, O_PATH | constants.O_DIRECTORY)
+      : openBytesBeneath(parentFd, base, O_PATH | constants.O_NOFOLLOW);
+    try {
+      const stat = statAt(fd, none);
+      if (stat === undefined) return;
+      const name = as === undefined ? (plain ? ("." as ByteString) : base) : bytesOfText(as);
+      if (stat.type !== S_IFDIR) {
+        writer.add(parentFd, base, trimmed, name, stat);
+        return;
+      }
+      writer.add(fd, "." as ByteString, trimmed, name, stat);
+      walkTree(fd, (visited) => {
+        writer.add(
+          visited.dirFd,
+          visited.name,
+          joinPath(trimmed, visited.path),
+          joinPath(name, visited.path),
+          visited.stat,
+        );
+        return undefined;
+      });
+    } finally {
+      closeFd(fd);
+    }
+  } catch (error) {
+    if (errnoOf(error) === "ENOTDIR") throw new SyscallError("lstat", "ENOENT", from);
+    throw error;
+  } finally {
+    closeFd(parentFd);
+  }
+}
