@@ -104,11 +104,9 @@ export class TarReader {
 
   /** Call at the end of input. An archive may end without its two zero blocks, but not inside an entry. */
   finish(): void {
-    const clean =
-      this.#state === "done" ||
-      (this.#state === "header" && this.#filled === 0 && !this.#headerPending()) ||
-      // Padding of the last entry cut off: GNU tar and Go take it.
-      this.#state === "padding";
+    // Padding of the last entry may be cut off: GNU tar and Go take it.
+    const between = this.#state === "padding" || (this.#state === "header" && this.#filled === 0);
+    const clean = this.#state === "done" || (between && !this.#headerPending());
     if (!clean) throw new EngineError("invalid", "unexpected EOF", { code: "truncated-archive" });
   }
 
@@ -332,7 +330,6 @@ export class TarReader {
     }
     const lines = (map.text + block.toString("latin1")).split("\n");
     map.text = lines.pop() ?? "";
-    if (map.text.length > 16) throw badArchive("a sparse map is malformed");
     for (const line of lines) {
       if (!/^[0-9]{1,15}$/.test(line)) throw badArchive("a sparse map is malformed");
       map.numbers.push(Number(line));
@@ -346,6 +343,7 @@ export class TarReader {
         return;
       }
     }
+    if (map.text.length > 16) throw badArchive("a sparse map is malformed");
   }
 }
 
