@@ -104,28 +104,24 @@ export class LayerUnpack {
   /** Download and unpacking side by side. `slot` is given back as soon as the bytes are there. */
   async downloaded(fetch: FetchLayer, slot: Disposable): Promise<AppliedLayer> {
     using held = slot;
-    for (let attempt = 1; ; attempt += 1) {
-      const { digest, size } = this.#layer.descriptor;
-      await using writer = await this.#content.ingest({ digest, sizeBytes: size });
-      // Whoever wrote it while this waited for the writer may have finished it.
+    const { digest, size } = this.#layer.descriptor;
+    for (let retried = false; ; ) {
       const kept = await this.kept();
-      if (kept !== undefined) {
-        await writer.abort();
-        return kept;
-      }
+      if (kept !== undefined) return kept;
+      await using writer = await this.#content.ingest({ digest, sizeBytes: size });
+      // Whoever wrote it while this waited for the writer finished it.
+      if (await this.#content.has(digest)) continue;
       const resumed = writer.offset > 0;
       try {
         return await this.#sideBySide(fetch, writer, held);
       } catch (error) {
         if (this.#signal.aborted) throw this.#signal.reason;
-        if (!(error instanceof BadLayer)) {
-          if (!mayResume(error)) await writer.abort();
-          throw error;
-        }
-        // Bytes kept from an earlier attempt may be what is wrong.
-        await writer.abort();
+        if (!mayResume(error)) await writer.abort();
+        if (!(error instanceof BadLayer)) throw noSpace(error) ? registerError(error) : error;
+        // Bytes kept from an earlier attempt may be what is wrong: once more from the start.
         this.#fetched = false;
-        if (!resumed || attempt > 1) throw error.reason;
+        if (!resumed || retried) throw error.reason;
+        retried = true;
       }
     }
   }
@@ -145,7 +141,8 @@ export class LayerUnpack {
         showDownload();
       },
       onRetry: (seconds) => this.#report({ phase: "retrying", seconds }),
-    }).then(() => {
+    }).then(async () => {
+      await writer.end();
       slot[Symbol.dispose]();
       this.#report({ phase: "verifying" });
       this.#markFetched();
@@ -227,7 +224,8 @@ function isCancelled(error: unknown): boolean {
 export function registerError(error: unknown): EngineError {
   const kind = error instanceof EngineError ? error.kind : "system";
   const code = error instanceof EngineError ? error.code : "apply-failed";
-  return new EngineError(kind, `failed to register layer: ${messageOf(error)}`, { code, cause: error });
+  const text = noSpace(error) ? "no space left on device" : messageOf(error);
+  return new EngineError(kind, `failed to register layer: ${text}`, { code, cause: error });
 }
 
 async function hashFile(path: string): Promise<Digest> {
