@@ -159,3 +159,15 @@ function writeSysctl(path: string, value: string): void {
     });
   }
 }
+
+/** Takes back a bridge of this daemon's own that no container is on. For a start that failed. */
+export async function removeUnusedBridge(
+  helper: NamespaceHelper,
+  name: string,
+  identity: string,
+): Promise<void> {
+  const { words } = await helper.request("bridge", name, bridgeMac(identity));
+  if (words[0] === "foreign") return;
+  const { words: ports } = await helper.request("ports", name);
+  if (ports.length === 0) await helper.request("delete", name);
+}

@@ -109,4 +109,9 @@ export interface NetworkManager extends AsyncDisposable {
   readonly foreignRules: readonly string[];
   /** Next ephemeral choice after the shim said EADDRINUSE for a binding with hostPort 0 or a range; undefined: none left. */
   rebind(attachment: Attachment, failed: PortReservation): Promise<Attachment | undefined>;
+  /**
+   * Ends the namespace helper. `keep`: the bridge and the rules stay for containers that go on running; otherwise
+   * nothing is left on the host. Disposal keeps them exactly when an attachment is not released.
+   */
+  close(options: { readonly keep: boolean }): Promise<void>;
 }

@@ -8,8 +8,11 @@ import { koffi } from "./libc.ts";
 export interface Nft extends Disposable {
   /** Commands in nft's language. Throws `NftError` with nft's own words. */
   run(commands: string): void;
-  /** A `list …` command: the objects of nft's JSON answer (libnftables-json(5)), without the `metainfo` one. */
-  list(command: string): NftObject[];
+  /**
+   * A `list …` command: the objects of nft's JSON answer (libnftables-json(5)), without the `metainfo` one. `terse`
+   * leaves out the elements of sets and maps.
+   */
+  list(command: string, options?: { terse?: boolean }): NftObject[];
 }
 
 /** `{ "chain": {…} }`, `{ "map": {…} }`, … */
@@ -34,6 +37,7 @@ export class NftError extends EngineError {
 
 // nft_ctx_output_set_flags(3): handles, JSON, and numbers instead of the names of /etc/protocols.
 const listFlags = (1 << 3) | (1 << 4) | (1 << 7) | (1 << 8) | (1 << 9);
+const terseFlag = 1 << 11;
 
 type Context = { readonly __brand: "nft_ctx" };
 
@@ -96,8 +100,8 @@ export function openNft(): Nft {
     run: (commands) => {
       execute(commands, 0);
     },
-    list: (command) => {
-      const output = execute(command, listFlags);
+    list: (command, options) => {
+      const output = execute(command, options?.terse === true ? listFlags | terseFlag : listFlags);
       const answer = JSON.parse(output) as { readonly nftables?: readonly NftObject[] };
       return (answer.nftables ?? []).filter((entry) => !("metainfo" in entry));
     },
