@@ -3,9 +3,9 @@ import { join } from "node:path";
 import type { CommandEntry } from "./command.ts";
 import { groups, topCommands } from "./commands.ts";
 import { CliContext } from "./context.ts";
-import type { Invocation } from "./dispatch.ts";
 import { FlagError, type FlagSpec, type Flags, HelpRequested, parseFlags } from "./flags.ts";
 import { globalFlags } from "./global-options.ts";
+import type { Invocation } from "./invocation.ts";
 import { sanitizeCell } from "./sanitize.ts";
 
 const directives = { default: 0, noFiles: 4 } as const;

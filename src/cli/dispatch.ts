@@ -1,22 +1,14 @@
 import { join } from "node:path";
-import { messageOf } from "#base/errors.ts";
-import { ApiError, ConnectionError } from "#sdk/api-error.ts";
 import { type Command, type CommandEntry, type CommandGroup, ExitError } from "./command.ts";
 import { commonCommands, groups, otherCommands, topCommands } from "./commands.ts";
 import { CliContext } from "./context.ts";
+import { daemonHint, errorText } from "./error-text.ts";
 import { FlagError, type Flags, HelpRequested, parseFlags } from "./flags.ts";
-import { type Environment, globalFlags } from "./global-options.ts";
+import { globalFlags } from "./global-options.ts";
 import { argumentComplaint, commandHelp, groupHelp, rootHelp, usageLine } from "./help.ts";
+import type { Invocation } from "./invocation.ts";
 import { sanitizeLine } from "./sanitize.ts";
 import { gitCommit, version } from "./version.ts";
-
-/** One invocation of the command line. */
-export interface Invocation {
-  readonly program: string;
-  /** Without the interpreter and the script. */
-  readonly words: readonly string[];
-  readonly env: Environment;
-}
 
 const logLevels: ReadonlySet<string> = new Set([
   "panic",
@@ -205,18 +197,6 @@ function showHelp(
   warnShorthand(help);
   process.stdout.write(commandHelp({ program, path, width: helpWidth() }, entry, command));
   return 0;
-}
-
-/** An error as the user sees it: what the daemon said is marked as its. */
-export function errorText(error: unknown): string {
-  if (error instanceof ApiError) return `Error response from daemon: ${error.message}`;
-  return messageOf(error);
-}
-
-/** How to get a daemon, for the user of our own name; scripts that match on Docker's line find it first. */
-export function daemonHint(error: unknown, program: string): string {
-  const missing = error instanceof ConnectionError && error.code === "no-daemon";
-  return missing && program !== "docker" ? "\nStart one as root with: skiffd" : "";
 }
 
 function report(error: unknown, program: string): number {

@@ -73,7 +73,7 @@ export function toGoJson(value: unknown, options: { escapeHtml?: boolean; indent
       );
     }
     let entries: (readonly [string, unknown])[];
-    let escape = escapeHtml;
+    let escaped = escapeHtml;
     if (item instanceof Map) entries = sortedKeys(item).map((key) => [key, item.get(key)]);
     else {
       entries = Object.entries(item).filter(
@@ -82,12 +82,12 @@ export function toGoJson(value: unknown, options: { escapeHtml?: boolean; indent
       if (goTypeOf(item) !== undefined) {
         // Contexts marshal themselves as a map, with Go's default escaping.
         entries.sort(([left], [right]) => compareBytes(left, right));
-        escape = true;
+        escaped = true;
       }
     }
     return wrap(
       "{",
-      entries.map(([key, entry]) => `${goJsonString(key, escape)}${colon}${write(entry, escape, inner)}`),
+      entries.map(([key, entry]) => `${goJsonString(key, escaped)}${colon}${write(entry, escaped, inner)}`),
       "}",
     );
   };

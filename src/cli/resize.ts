@@ -1,0 +1,33 @@
+import type { CliContext } from "./context.ts";
+import { onResize, terminalSize } from "./terminal.ts";
+
+const triesMax = 10;
+
+/**
+ * Keeps the remote terminal as large as ours, until disposed. The first resize is tried again for a while: a process
+ * that is just being started has no terminal yet. `path` is `/containers/ID` or `/exec/ID`.
+ */
+export function followTerminalSize(context: CliContext, path: string): Disposable {
+  const resize = async (): Promise<void> => {
+    const { width, height } = terminalSize();
+    if (width === 0 && height === 0) return;
+    await context.client.run("POST", `${path}/resize`, { query: { h: height, w: width } });
+  };
+  const first = async (): Promise<void> => {
+    for (let tries = 0; tries < triesMax; tries += 1) {
+      try {
+        await resize();
+        return;
+      } catch {
+        await new Promise((wake) => setTimeout(wake, (tries + 1) * 10));
+      }
+    }
+    context.error("failed to resize tty, using default size");
+  };
+  void first();
+  return onResize(() => {
+    resize().catch(() => {
+      // The process may have ended between the signal and the request.
+    });
+  });
+}
