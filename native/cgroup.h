@@ -1,0 +1,39 @@
+#ifndef SKIFF_CGROUP_H
+#define SKIFF_CGROUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/*
+ * A path below every cgroup hierarchy of the host, v1 and v2 alike. The table of hierarchies is read once by the
+ * launcher; shims inherit it. Paths are absolute below each hierarchy's mount, as `cgroupsPath` in an OCI spec.
+ */
+void cgroup_discover(void);
+
+/* True when this is a path below the mount that cannot climb: absolute, no `..`, not the root itself. */
+bool cgroup_path_valid(const char *path);
+
+/* Makes a cgroup in every hierarchy; a cpuset is given its parent's processors and memory nodes. */
+void cgroup_make(const char *path);
+
+/* Makes the parents of a container's cgroup, so that two runtimes starting at once do not race for them. */
+void cgroup_make_parents(const char *path);
+
+/*
+ * Moves the calling process into the cgroup of each hierarchy where it exists. `leader` is the container's first
+ * process: where a v2 cgroup takes no processes (it has children with controllers) its own cgroup is joined.
+ * Returns 0, or -1 with errno of the first hierarchy that has the cgroup and refused.
+ */
+int cgroup_join(const char *path, pid_t leader);
+
+/* SIGKILL to everything in the cgroup and below. Returns the number of processes that were still there. */
+unsigned cgroup_kill(const char *path);
+
+/* Removes the cgroup and what is below it, in every hierarchy. Returns true when nothing is left. */
+bool cgroup_remove(const char *path);
+
+/* True when the kernel killed a process of this cgroup for want of memory. */
+bool cgroup_oom_killed(const char *path);
+
+#endif
