@@ -61,8 +61,7 @@ export class LayerWorkers implements AsyncDisposable {
   #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(options: LayerWorkersOptions = {}) {
-    const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-    this.#script = options.script ?? new URL(`./layer-worker.${extension}`, import.meta.url);
+    this.#script = options.script ?? new URL("./layer-worker.ts", import.meta.url);
     this.#size = options.size ?? Math.max(1, Math.min(limits.concurrentUnpacks, availableParallelism()));
   }
 
@@ -186,7 +185,7 @@ export class LayerWorkers implements AsyncDisposable {
   }
 
   #start(): Thread {
-    const worker = new Worker(this.#script, { name: "layer" });
+    const worker = new Worker(this.#script, { name: "layer", execArgv: [] });
     const thread: Thread = { worker, task: undefined, id: 0 };
     worker.on("message", (message: JobReply) => this.#onReply(thread, message));
     worker.on("error", (error) => this.#onDeath(thread, error));
