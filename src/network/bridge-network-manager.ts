@@ -20,7 +20,7 @@ import type {
   PortRequest,
 } from "./network.ts";
 import { canonicalHost, type PortAllocator } from "./port-allocator.ts";
-import { portInUse } from "./port-in-use.ts";
+import { portInUse, portsExhausted } from "./port-in-use.ts";
 
 /** How often a port that another program holds is answered with the next one. */
 const rebindsMax = 256;
@@ -98,20 +98,21 @@ export class BridgeNetworkManager implements NetworkManager, AttachmentOwner {
 
   async attach(request: AttachmentRequest): Promise<Attachment> {
     const network = this.resolve(request.networkName);
+    const endpointId = newId();
     if (network.driver === "host") {
       throw new EngineError("invalid", "the host's network needs no attachment", { code: "host-network" });
     }
     if (network.driver === "null") {
       const namespace = await this.#source.isolated();
-      return this.#register(request, network, namespace, []);
+      return this.#register(request, network, endpointId, namespace, []);
     }
     const wanted = {
       address: request.ipAddress === undefined ? undefined : parseWantedAddress(request.ipAddress),
       mac: request.macAddress === undefined ? undefined : parseMac(request.macAddress),
     };
-    const ports = this.#grantPorts(request);
+    const ports = this.#grantPorts(request, endpointId);
     try {
-      return this.#register(request, network, await this.#source.bridged(wanted), ports);
+      return this.#register(request, network, endpointId, await this.#source.bridged(wanted), ports);
     } catch (error) {
       this.#giveBackPorts(ports);
       throw error;
@@ -246,13 +247,13 @@ export class BridgeNetworkManager implements NetworkManager, AttachmentOwner {
     );
   }
 
-  #grantPorts(request: AttachmentRequest): GrantedPort[] {
+  #grantPorts(request: AttachmentRequest, endpointId: string): GrantedPort[] {
     const granted: GrantedPort[] = [];
     for (const port of request.ports) {
       const binding = this.#allocatePort(port);
       if (binding === undefined) {
         this.#giveBackPorts(granted);
-        throw exhausted(request.containerName, port);
+        throw exhausted(request.containerName, endpointId, port);
       }
       granted.push({ request: port, binding, refusals: 0 });
     }
@@ -281,6 +282,7 @@ export class BridgeNetworkManager implements NetworkManager, AttachmentOwner {
   #register(
     request: AttachmentRequest,
     network: NetworkDescription,
+    endpointId: string,
     namespace: HeldNamespace,
     ports: readonly GrantedPort[],
   ): ContainerAttachment {
@@ -288,7 +290,7 @@ export class BridgeNetworkManager implements NetworkManager, AttachmentOwner {
     const endpoint: EndpointSettings = {
       networkId: network.id,
       networkName: network.name,
-      endpointId: newId(),
+      endpointId,
       gateway: link === undefined ? "" : formatIpv4(this.#bridge.gateway),
       ipAddress: link === undefined ? "" : formatIpv4(link.address),
       prefixLength: link === undefined ? 0 : this.#bridge.subnet.prefixLength,
@@ -319,13 +321,8 @@ function parseWantedAddress(text: string): Ipv4 {
   return address;
 }
 
-function exhausted(containerName: string, port: PortRequest): EngineError {
-  if (port.hostPort !== 0 && port.hostPortEnd <= port.hostPort) {
-    return portInUse(containerName, port.hostAddress, port.hostPort);
-  }
-  return new EngineError(
-    "system",
-    `driver failed programming external connectivity on endpoint ${containerName}: all ports are allocated`,
-    { code: "port-in-use" },
-  );
+function exhausted(containerName: string, endpointId: string, port: PortRequest): EngineError {
+  return port.hostPort !== 0 && port.hostPortEnd <= port.hostPort
+    ? portInUse(containerName, port.hostAddress, port.hostPort, endpointId)
+    : portsExhausted(containerName, endpointId);
 }
