@@ -1,0 +1,160 @@
+import type { Clock } from "#base/clock.ts";
+import type { ImageId } from "#base/digest.ts";
+import { EngineError } from "#base/errors.ts";
+import { limits } from "#base/limits.ts";
+import type { Log } from "#base/log.ts";
+import { skiffVersion } from "#base/version.ts";
+import type { ContentStore } from "#content/content-store.ts";
+import type { Image } from "#image/image.ts";
+import { LocalImageStore } from "#image/image-store.ts";
+import { LayerPuller } from "#image/layer-pull.ts";
+import { RegistryClient, type RegistryConfig } from "#registry/client.ts";
+import { decodeRegistryAuth } from "#registry/credentials.ts";
+import type { Snapshotter } from "#snapshot/snapshotter.ts";
+import type { Database } from "#state/database.ts";
+import { familiarString, parseReference, withDefaultTag, withTag } from "#wire/reference.ts";
+import type { EventBus } from "./events.ts";
+import { type ImageContext, type ImageUser, imageEvent, type Report } from "./image-context.ts";
+import { type ImportRequest, importImage } from "./image-import.ts";
+import { type HistoryLine, type ImageDetails, imageHistory, inspectImage } from "./image-inspect.ts";
+import { type ImageSummary, type ListOptions, listImages, pruneSelection } from "./image-list.ts";
+import { pullImage } from "./image-pull.ts";
+import {
+  type PruneResult,
+  pruneImages,
+  type RemovalRecord,
+  type RemoveOptions,
+  removeImage,
+} from "./image-remove.ts";
+
+export interface ImageServiceDeps {
+  readonly database: Database;
+  readonly content: ContentStore;
+  readonly snapshotter: Snapshotter;
+  readonly events: EventBus;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Made when needed, on the data root's file system. */
+  readonly temporaryDir: string;
+  readonly config: Omit<RegistryConfig, "userAgent"> & { readonly maxConcurrentDownloads?: number };
+  /** Containers whose rows name the image; asked whenever one is to be removed. */
+  readonly containersUsing: (id: ImageId) => readonly ImageUser[];
+}
+
+export interface PullCall {
+  readonly fromImage: string;
+  readonly tag: string;
+  readonly platform: string;
+  /** `X-Registry-Auth` as it came; what cannot be read counts as none, as in Docker. */
+  readonly registryAuth: string | undefined;
+}
+
+/** The image use cases of the engine. `store` is what containers resolve their images with. */
+export interface ImageService extends AsyncDisposable {
+  readonly store: LocalImageStore;
+  pull(call: PullCall, report: Report, signal: AbortSignal): Promise<void>;
+  import(request: ImportRequest, report: Report, signal: AbortSignal): Promise<void>;
+  list(options: ListOptions): ImageSummary[];
+  inspect(name: string): ImageDetails;
+  history(name: string): HistoryLine[];
+  tag(name: string, repository: string, tag: string): Promise<void>;
+  remove(name: string, options: RemoveOptions): Promise<RemovalRecord[]>;
+  prune(filters: string | undefined): Promise<PruneResult>;
+  /** Keeps an image until its container's row exists; the release takes care of an image removed meanwhile. */
+  lease(id: ImageId): AsyncDisposable;
+  /** To be called once a container's row is gone: an image that was kept for it alone goes too. */
+  containerRemoved(id: ImageId): Promise<void>;
+}
+
+/** Opens the images of a data root. Removes what a crash left of pulls and removals. */
+export async function createImageService(deps: ImageServiceDeps): Promise<ImageService> {
+  const { content, snapshotter, events, clock, log, temporaryDir, containersUsing } = deps;
+  const images = await LocalImageStore.open(deps);
+  const registry = new RegistryClient({ ...deps.config, userAgent: `skiff/${skiffVersion}` });
+  const puller = new LayerPuller({
+    content,
+    snapshotter,
+    keeper: images.bytes,
+    maxConcurrentDownloads: deps.config.maxConcurrentDownloads ?? limits.concurrentDownloads,
+  });
+  const ctx: ImageContext = {
+    images,
+    content,
+    snapshotter,
+    registry,
+    puller,
+    events,
+    clock,
+    log,
+    temporaryDir,
+    containersUsing,
+    leases: new Map(),
+  };
+  for (const image of images.listAll()) await forgetIfUnused(ctx, image);
+  const gone = await images.bytes.collect();
+  if (gone.layers + gone.blobs > 0) log.info("removed leftovers of images", gone);
+  return serviceOf(ctx);
+}
+
+async function forgetIfUnused(ctx: ImageContext, image: Image | undefined): Promise<void> {
+  if (image?.removed !== true) return;
+  if ((ctx.leases.get(image.id) ?? 0) > 0 || ctx.containersUsing(image.id).length > 0) return;
+  await ctx.images.forget(image.id);
+}
+
+function serviceOf(ctx: ImageContext): ImageService {
+  return {
+    store: ctx.images,
+    pull: async ({ registryAuth, ...call }, report, signal) => {
+      const credentials = credentialsOf(registryAuth);
+      const request = credentials === undefined ? call : { ...call, credentials };
+      await pullImage(ctx, request, report, signal);
+    },
+    import: (request, report, signal) => importImage(ctx, request, report, signal),
+    list: (options) => listImages(ctx, options),
+    inspect: (name) => inspectImage(ctx, name),
+    history: (name) => imageHistory(ctx, name),
+    tag: (name, repository, tag) => tagImage(ctx, name, repository, tag),
+    remove: (name, options) => removeImage(ctx, name, options),
+    prune: (filters) => pruneImages(ctx, pruneSelection(ctx, filters)),
+    lease: (id) => leaseImage(ctx, id),
+    containerRemoved: (id) => forgetIfUnused(ctx, ctx.images.get(id)),
+    [Symbol.asyncDispose]: () => ctx.registry[Symbol.asyncDispose](),
+  };
+}
+
+function credentialsOf(header: string | undefined): ReturnType<typeof decodeRegistryAuth> {
+  try {
+    return decodeRegistryAuth(header);
+  } catch {
+    return undefined;
+  }
+}
+
+function leaseImage(ctx: ImageContext, id: ImageId): AsyncDisposable {
+  ctx.leases.set(id, (ctx.leases.get(id) ?? 0) + 1);
+  let held = true;
+  return {
+    [Symbol.asyncDispose]: async () => {
+      if (!held) return;
+      held = false;
+      const left = (ctx.leases.get(id) ?? 1) - 1;
+      if (left === 0) ctx.leases.delete(id);
+      else ctx.leases.set(id, left);
+      await forgetIfUnused(ctx, ctx.images.get(id));
+    },
+  };
+}
+
+async function tagImage(ctx: ImageContext, name: string, repository: string, tag: string): Promise<void> {
+  const image = ctx.images.resolve(name);
+  const reference = parseReference(repository);
+  if (reference.digest !== undefined) {
+    throw new EngineError("invalid", "refusing to create a tag with a digest reference", {
+      code: "bad-reference",
+    });
+  }
+  const target = tag === "" ? withDefaultTag(reference) : withTag(reference, tag);
+  await ctx.images.put({ ...image, lastTaggedNs: String(ctx.clock.nowNs()) }, [{ reference: target }]);
+  imageEvent(ctx, "tag", image.id, familiarString(target), image);
+}
