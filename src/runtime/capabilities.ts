@@ -85,7 +85,7 @@ function normalise(name: string, option: "CapAdd" | "CapDrop"): Capability | "AL
   if (upper === "ALL") return "ALL";
   const full = upper.startsWith("CAP_") ? upper : `CAP_${upper}`;
   if (!numbers.has(full)) {
-    throw new EngineError("invalid", `invalid ${option}: unknown capability: "${name}"`, {
+    throw new EngineError("invalid", `invalid ${option}: unknown capability: "${full}"`, {
       code: "unknown-capability",
     });
   }

@@ -57,7 +57,7 @@ function walk(hostPath: string, containerPath: string, skip: ReadonlySet<string>
 
 function gatherError(hostPath: string, detail: string): EngineError {
   return new EngineError(
-    "invalid",
+    "system",
     `error gathering device information while adding custom device "${hostPath}": ${detail}`,
     { code: "device" },
   );

@@ -164,7 +164,7 @@ class OciRuntime implements Runtime {
     if (name === undefined || name === "") return this.runtimes[0]!;
     const found = this.runtimes.find((runtime) => runtime.name === name);
     if (found !== undefined) return found;
-    throw new EngineError("invalid", `unknown or invalid runtime name: ${name}`, { code: "runtime" });
+    throw new EngineError("invalid", `Unknown runtime specified ${name}`, { code: "runtime" });
   }
 
   #runtimeRoot(runtime: DetectedRuntime): string {

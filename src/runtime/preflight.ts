@@ -1,8 +1,9 @@
 import { type BigIntStats, constants, statSync } from "node:fs";
 import { posix } from "node:path";
+import { bytesOfText } from "#base/byte-string.ts";
 import { EngineError, errnoOf } from "#base/errors.ts";
 import { mkdirAllBeneath, openBeneath, openRoot, readlinkBeneath, statBeneath } from "#sys/beneath.ts";
-import { closeFd } from "#sys/files.ts";
+import { closeFd, O_PATH, symlinkAt } from "#sys/files.ts";
 import type { OciMount } from "#wire/oci-runtime.ts";
 
 /**
@@ -93,12 +94,13 @@ function isDirectory(status: BigIntStats | undefined): boolean {
   return status !== undefined && (status.mode & S_IFMT) === S_IFDIR;
 }
 
-/** `/dev`, `/proc`, `/sys` must be directories of the image itself, and `/etc`, `/run` where something is mounted below. */
+/** `/dev`, `/proc`, `/sys` and `/etc` must be directories of the image itself, and `/run` where something is mounted below. */
 function checkTopDirectories(rootFd: number, mounts: readonly OciMount[]): void {
   const below = (name: string): boolean =>
     mounts.some(({ destination }) => destination === name || destination.startsWith(`${name}/`));
   for (const name of ["/dev", "/proc", "/sys", "/etc", "/run"]) {
-    const always = name === "/dev" || name === "/proc" || name === "/sys";
+    // mtab is made in /etc.
+    const always = name !== "/run";
     if (!always && !below(name)) continue;
     const status = statBeneath(rootFd, name, { noFollow: true });
     if (status === undefined) {
@@ -125,11 +127,12 @@ const procTargets = new Set([
   "/proc/uptime",
 ]);
 
-function makeTarget(rootFd: number, target: Resolved, asDirectory: boolean): void {
+function makeTarget(rootFd: number, target: Resolved, source: string, asDirectory: boolean): void {
   if (target.status !== undefined) {
     if (isDirectory(target.status) === asDirectory) return;
-    const kinds = asDirectory ? "a directory onto a file" : "a file onto a directory";
-    throw refused(`cannot mount ${kinds}: ${target.path}`);
+    throw refused(
+      `failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: error mounting ${JSON.stringify(source)} to rootfs at ${JSON.stringify(target.path)}: not a directory: unknown: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type`,
+    );
   }
   if (asDirectory) {
     mkdirAllBeneath(rootFd, target.path, 0o755, 0, 0);
@@ -178,7 +181,7 @@ function resolveMounts(rootFd: number, mounts: readonly OciMount[]): OciMount[] 
       return { ...mount, destination: target.path };
     }
     if (target.path === "/") throw refused("invalid specification: destination can't be '/'");
-    makeTarget(rootFd, target, sourceIsDirectory(mount));
+    makeTarget(rootFd, target, mount.source, sourceIsDirectory(mount));
     mounted.push(target.path);
     return { ...mount, destination: target.path };
   });
@@ -228,6 +231,37 @@ function resolveWorkingDir(rootFd: number, workingDir: string, mounts: readonly 
   }
 }
 
+/** `/.dockerenv`, by which programs know that they run in a container, and `/etc/mtab` for old mount tools. */
+function makeMarkers(rootFd: number): void {
+  if (statBeneath(rootFd, ".dockerenv", { noFollow: true }) === undefined) {
+    const flags = constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW | constants.O_WRONLY;
+    closeFd(openBeneath(rootFd, ".dockerenv", flags, 0o755));
+  }
+  if (statBeneath(rootFd, "etc/mtab", { noFollow: true }) !== undefined) return;
+  mkdirAllBeneath(rootFd, "etc", 0o755, 0, 0);
+  const etc = openBeneath(rootFd, "etc", O_PATH | constants.O_DIRECTORY);
+  try {
+    symlinkAt(bytesOfText("/proc/mounts"), etc, bytesOfText("mtab"));
+  } finally {
+    closeFd(etc);
+  }
+}
+
+/**
+ * What preflight makes in every container, as Docker's own init layer holds: no change that the container made, so that
+ * `diff` and `commit` leave them out as long as they are empty files, links or directories without anything else in them.
+ */
+export const scaffoldPaths: readonly string[] = [
+  "/.dockerenv",
+  "/dev",
+  "/etc/hostname",
+  "/etc/hosts",
+  "/etc/mtab",
+  "/etc/resolv.conf",
+  "/proc",
+  "/sys",
+];
+
 export interface Preflight {
   readonly mounts: readonly OciMount[];
   readonly workingDir: string;
@@ -236,6 +270,7 @@ export interface Preflight {
 /** Throws `invalid` before anything outside the root filesystem is touched. `mounts` as `planMounts` gives them. */
 export function preflight(rootFd: number, mounts: readonly OciMount[], workingDir: string): Preflight {
   checkTopDirectories(rootFd, mounts);
+  makeMarkers(rootFd);
   const resolved = resolveMounts(rootFd, mounts);
   return { mounts: resolved, workingDir: resolveWorkingDir(rootFd, workingDir, resolved) };
 }

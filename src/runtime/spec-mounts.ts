@@ -47,7 +47,8 @@ export function tmpfsOptions(text: string, readOnly: boolean): string[] {
     const key = option.slice(0, equals);
     if (flag !== undefined) chosen.set(flag, option);
     else if (equals > 0 && tmpfsValues.has(key) && !/[\0-\x20]/.test(option)) chosen.set(key, option);
-    else throw new EngineError("invalid", `Invalid tmpfs option "${option}"`, { code: "mount" });
+    else
+      throw new EngineError("invalid", `invalid tmpfs option [${JSON.stringify(option)}]`, { code: "mount" });
   }
   if (readOnly) chosen.set("access", "ro");
   return [...chosen.values()];

@@ -62,7 +62,7 @@ function lastWords(detail: string): string {
   return text.replace(/^(?:runc|crun) run failed: unable to start container process: /, "").slice(0, 4096);
 }
 
-/** `detail`: what the runtime printed. `args`: what it was to run. */
+/** `detail`: what the runtime printed. `args`: what it was to run. The frame names runc whichever ran, as scripts know it. */
 export function startFailure(
   detail: string,
   kind: "crun" | "runc",
@@ -72,7 +72,7 @@ export function startFailure(
   const reason = (kind === "crun" ? crunReason(detail, program) : undefined) ??
     runcReason(detail) ?? { text: lastWords(detail), exitCode: 128 };
   return new RuntimeStartError(
-    `failed to create task for container: failed to create shim task: OCI runtime create failed: ${kind} create failed: unable to start container process: ${reason.text}: unknown`,
+    `failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ${reason.text}: unknown`,
     reason.exitCode,
     detail,
   );

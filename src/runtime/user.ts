@@ -32,8 +32,9 @@ interface GroupEntry {
   readonly members: readonly string[];
 }
 
+// Docker answers 500: it finds out when it starts the container.
 function userError(message: string): EngineError {
-  return new EngineError("invalid", message, { code: "user" });
+  return new EngineError("system", message, { code: "user" });
 }
 
 /** A decimal number as Go's Atoi takes it, or undefined. */
@@ -108,7 +109,7 @@ export interface UserRequest {
   readonly groupAdd: readonly string[];
 }
 
-/** Pure part of `resolveUser`. Throws `invalid` with Docker's words for unknown names and ids out of range. */
+/** Pure part of `resolveUser`. Throws with Docker's words for unknown names and ids out of range. */
 export function resolveUserIn(passwd: string, groupText: () => string, request: UserRequest): ResolvedUser {
   const colon = request.user.indexOf(":");
   const userPart = colon < 0 ? request.user : request.user.slice(0, colon);
@@ -159,13 +160,14 @@ function resolveGroups(
   }
   for (const wanted of groupAdd) {
     const found = named(wanted);
-    if (found === undefined) throw userError(`Unable to find group ${wanted}`);
+    if (found === undefined)
+      throw userError(`Unable to find group ${wanted}: no matching entries in group file`);
     additional.add(found);
   }
   return { gid, additionalGids: [...additional] };
 }
 
-/** Resolves `-u` and `--group-add` in the root filesystem behind `rootFd`. Never blocks; throws `invalid`. */
+/** Resolves `-u` and `--group-add` in the root filesystem behind `rootFd`. Never blocks; throws `system` as Docker does. */
 export function resolveUser(rootFd: number, request: UserRequest): ResolvedUser {
   return resolveUserIn(
     readSmallFile(rootFd, "etc/passwd"),
