@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   closeSync,
   constants,
   copyFileSync,
@@ -127,6 +128,8 @@ function createFile(path: string, migrations: readonly string[]): void {
   database.exec(`PRAGMA application_id = ${applicationId}`);
   migrate(database, temporary, migrations, []);
   database.close();
+  // Its log takes the mode over. It names images, mounts and environments: nobody else's business.
+  chmodSync(temporary, 0o600);
   syncPath(temporary);
   renameSync(temporary, path);
   syncPath(dirname(path));

@@ -57,8 +57,7 @@ class SqliteDatabase implements Database {
   #closing = false;
 
   constructor(path: string, { log, migrations = currentMigrations, mustExist = false }: OpenOptions) {
-    const name = import.meta.url.endsWith(".ts") ? "./database-worker.ts" : "./database-worker.mjs";
-    this.#worker = new Worker(new URL(name, import.meta.url), {
+    this.#worker = new Worker(new URL("./database-worker.ts", import.meta.url), {
       workerData: { path, migrations, mustExist } satisfies WorkerOptions,
       name: "state",
       execArgv: [],
