@@ -15,10 +15,13 @@ export interface OciCapabilities {
   readonly ambient: readonly string[];
 }
 
+/** A uint64; those beyond 2^53 as `JSON.rawJSON` digits. */
+export type OciUint64 = number | { readonly rawJSON: string };
+
 export interface OciRlimit {
   readonly type: string;
-  readonly soft: number;
-  readonly hard: number;
+  readonly soft: OciUint64;
+  readonly hard: OciUint64;
 }
 
 export interface OciUser {
