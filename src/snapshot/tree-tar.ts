@@ -63,6 +63,7 @@ function readXattrs(dirFd: number, name: ByteString): Map<string, Buffer> | unde
 }
 
 const none = "" as ByteString;
+const here = "." as ByteString;
 const copyBuffer = Buffer.allocUnsafeSlow(1024 * 1024);
 
 /** One tree on its way into an archive. */
@@ -202,38 +203,34 @@ export function writeTreeTar(
 function addFrom(rootFd: number, writer: TreeWriter, from: string, as: string | undefined): void {
   const trimmed = bytesOfText(from.replace(/\/+$/, ""));
   const base = baseOf(trimmed);
-  const parentFd = openBytesBeneath(rootFd, parentOf(trimmed), O_PATH | constants.O_DIRECTORY);
+  // The last name is not followed; `.`, `..` and the root itself are directories either way.
+  const isDots = base === "" || base === "." || base === "..";
+  using opened = new DisposableStack();
+  const open = (dirFd: number, path: ByteString, flags: number): number => {
+    const fd = openBytesBeneath(dirFd, path, O_PATH | flags);
+    opened.defer(() => closeFd(fd));
+    return fd;
+  };
+  let parentFd: number;
+  let fd: number;
   try {
-    const plain = base === "" || base === "." || base === "..";
-    const fd = plain
-      ? openBytesBeneath(rootFd, trimmed, O_PATH | constants.O_DIRECTORY)
-      : openBytesBeneath(parentFd, base, O_PATH | constants.O_NOFOLLOW);
-    try {
-      const stat = statAt(fd, none);
-      if (stat === undefined) return;
-      const name = as === undefined ? (plain ? ("." as ByteString) : base) : bytesOfText(as);
-      if (stat.type !== S_IFDIR) {
-        writer.add(parentFd, base, trimmed, name, stat);
-        return;
-      }
-      writer.add(fd, "." as ByteString, trimmed, name, stat);
-      walkTree(fd, (visited) => {
-        writer.add(
-          visited.dirFd,
-          visited.name,
-          joinPath(trimmed, visited.path),
-          joinPath(name, visited.path),
-          visited.stat,
-        );
-        return undefined;
-      });
-    } finally {
-      closeFd(fd);
-    }
+    parentFd = open(rootFd, parentOf(trimmed), constants.O_DIRECTORY);
+    fd = isDots ? open(rootFd, trimmed, constants.O_DIRECTORY) : open(parentFd, base, constants.O_NOFOLLOW);
   } catch (error) {
     if (errnoOf(error) === "ENOTDIR") throw new SyscallError("lstat", "ENOENT", from);
     throw error;
-  } finally {
-    closeFd(parentFd);
   }
+  const stat = statAt(fd, none);
+  if (stat === undefined) return;
+  const name = as === undefined ? (isDots ? here : base) : bytesOfText(as);
+  if (stat.type !== S_IFDIR) {
+    writer.add(parentFd, base, trimmed, name, stat);
+    return;
+  }
+  writer.add(fd, here, trimmed, name, stat);
+  walkTree(fd, (visited) => {
+    const path = joinPath(trimmed, visited.path);
+    writer.add(visited.dirFd, visited.name, path, joinPath(name, visited.path), visited.stat);
+    return undefined;
+  });
 }
