@@ -89,13 +89,8 @@ export const defaultSeccompRules: SeccompRuleSet = {
           args: [{ index: 0, value: mask, valueTwo: family, op: "SCMP_CMP_MASKED_EQ" }],
         }) as const,
     ),
-    {
-      // The 32-bit multiplexer hides its arguments behind a pointer: only its `socket` (1) can be refused, and C
-      // libraries use the direct call since Linux 4.3.
-      names: ["socketcall"],
-      action: "SCMP_ACT_ALLOW",
-      args: [{ index: 0, value: 1, op: "SCMP_CMP_GT" }],
-    },
+    // The 32-bit multiplexer: its `socket` is refused in front of the filter (seccomp.ts).
+    { names: ["socketcall"], action: "SCMP_ACT_ALLOW" },
     {
       // Older kernels let a tracer change a call after the filter had seen it.
       names: ["ptrace", "process_vm_readv", "process_vm_writev"],

@@ -96,46 +96,69 @@ const JUMP_GE = 0x35;
 const RETURN = 0x06;
 const seccompDataNr = 0;
 const seccompDataArch = 4;
+const seccompDataFirstArgument = 16;
+const x86Socketcall = 102;
+const SYS_SOCKET = 1;
 /** Above it lie ARM's private calls and x32's bit; no architecture counts up to it. */
 const privateCalls = 0x0f_0000;
 
 /**
- * C libraries probe for calls newer than the profile and expect ENOSYS, not EPERM, to fall back (as runc answers too):
- * numbers above the highest one that the profile knows get it, before the filter proper is asked.
+ * libseccomp lets a rule for `socket` stand for socketcall(SYS_SOCKET) of 32-bit x86, too, and forgets its conditions there
+ * (they are behind a pointer): a profile that filters families would be open through it. It answers EPERM instead.
  */
-export function newerCallsStub(seccomp: OciSeccomp): Buffer {
+function socketcallGuard(seccomp: OciSeccomp, architecture: SeccompArchitecture): Buffer[] {
+  const filtered = seccomp.syscalls.some((rule) => rule.names.includes("socket") && rule.args !== undefined);
+  const open = seccomp.syscalls.some((rule) => rule.names.includes("socket") && rule.args === undefined);
+  if (architecture !== "SCMP_ARCH_X86" || !filtered || open) return [];
+  return [
+    instruction(JUMP_EQ, 0, 3, x86Socketcall),
+    instruction(LD_WORD, 0, 0, seccompDataFirstArgument),
+    instruction(JUMP_EQ, 0, 1, SYS_SOCKET),
+    instruction(RETURN, 0, 0, returns["SCMP_ACT_ERRNO"]! | EPERM),
+  ];
+}
+
+function highestCall(seccomp: OciSeccomp, architecture: SeccompArchitecture): number {
+  let highest = 0;
+  for (const syscall of seccomp.syscalls.flatMap((entry) => entry.names)) {
+    const number = syscallNumber(architecture, syscall) ?? 0;
+    if (number > highest && number < privateCalls) highest = number;
+  }
+  return highest;
+}
+
+/**
+ * What stands before the filter proper. C libraries probe for calls newer than the profile and expect ENOSYS, not EPERM, to
+ * fall back (as runc answers too): numbers above the highest one that the profile knows get it.
+ */
+export function filterPrologue(seccomp: OciSeccomp): Buffer {
   const deniesWithEperm =
     seccomp.defaultAction === "SCMP_ACT_ERRNO" && (seccomp.defaultErrnoRet ?? EPERM) === EPERM;
   if (!deniesWithEperm) return Buffer.alloc(0);
-  const blocks: { readonly token: number; readonly highest: number }[] = [];
-  for (const name of seccomp.architectures) {
-    // x32 shares x86_64's token and is told apart by a bit of the number.
-    if (!isArchitecture(name) || name === "SCMP_ARCH_X32") continue;
-    let highest = 0;
-    for (const syscall of seccomp.syscalls.flatMap((entry) => entry.names)) {
-      const number = syscallNumber(name, syscall) ?? 0;
-      if (number > highest && number < privateCalls) highest = number;
-    }
-    blocks.push({ token: seccompArchitectures[name], highest });
-  }
-  const parts = [instruction(LD_WORD, 0, 0, seccompDataArch)];
-  blocks.forEach(({ token, highest }, position) => {
-    parts.push(
-      instruction(JUMP_EQ, 0, 5, token),
+  // x32 shares x86_64's token and is told apart by a bit of the number.
+  const architectures = seccomp.architectures.filter(
+    (name): name is SeccompArchitecture => isArchitecture(name) && name !== "SCMP_ARCH_X32",
+  );
+  let rest: Buffer[] = [];
+  for (const name of architectures.toReversed()) {
+    const guard = socketcallGuard(seccomp, name);
+    const block = [
       instruction(LD_WORD, 0, 0, seccompDataNr),
-      instruction(JUMP_GE, 2, 0, privateCalls),
-      instruction(JUMP_GT, 0, 1, highest),
+      instruction(JUMP_GE, 2 + guard.length, 0, privateCalls),
+      instruction(JUMP_GT, 0, 1, highestCall(seccomp, name)),
       instruction(RETURN, 0, 0, returns["SCMP_ACT_ERRNO"]! | ENOSYS),
-      instruction(JUMP, 0, 0, (blocks.length - 1 - position) * 6),
-    );
-  });
-  return Buffer.concat(parts);
+      ...guard,
+      instruction(JUMP, 0, 0, rest.length),
+    ];
+    rest = [instruction(JUMP_EQ, 0, block.length, seccompArchitectures[name]), ...block, ...rest];
+  }
+  return Buffer.concat([instruction(LD_WORD, 0, 0, seccompDataArch), ...rest]);
 }
 
 /** Bytes of a filter as the kernel takes them. Throws `invalid` when it would be longer than the kernel allows. */
 export async function compileFilter(seccomp: OciSeccomp, scratchDirectory: string): Promise<Buffer> {
   const program = await compileSeccomp(toProgram(seccomp), scratchDirectory);
-  const whole = Buffer.concat([newerCallsStub(seccomp), program]);
+  const whole = Buffer.concat([filterPrologue(seccomp), program]);
   if (whole.length > instructionsMax * 8) {
     throw new EngineError("invalid", "the seccomp profile is too large for the kernel", {
       code: "seccomp-profile",
