@@ -88,6 +88,7 @@ enum field_tag {
 	TAG_CAP_AMBIENT = 44,
 	TAG_SECCOMP_PATH = 45,
 	TAG_APPARMOR = 46,
+	TAG_SHIM_PID = 47,
 };
 
 /* TAG_FLAGS of LAUNCH. */

@@ -169,6 +169,11 @@ int rootfs_mount(const struct launch *launch, int run_dir, struct failure *failu
 	snprintf(target, sizeof target, "%s/rootfs", launch->run_dir);
 	if (unshare(CLONE_NEWNS) < 0)
 		return fail(failure, "unshare", "mount namespace");
+	/* The descriptor still stands for the directory on the host's mount: from here on, for the one in this namespace. */
+	int here = open(launch->run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (here < 0 || dup3(here, run_dir, O_CLOEXEC) < 0)
+		return fail(failure, "open", launch->run_dir);
+	close(here);
 	if (mkdirat(run_dir, "rootfs", 0755) < 0 && errno != EEXIST)
 		return fail(failure, "mkdir", target);
 	if (stop_propagation_of_holder(run_dir, failure) < 0 || hide_unified(failure) < 0)

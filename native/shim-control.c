@@ -302,6 +302,7 @@ static void open_control(int fd)
 	frame_number(&frame, TAG_VERSION, PROTOCOL_VERSION);
 	frame_text(&frame, TAG_ID, shim.launch.id);
 	frame_number(&frame, TAG_PID, (uint64_t)shim.pid);
+	frame_number(&frame, TAG_SHIM_PID, (uint64_t)getpid());
 	frame_number(&frame, TAG_STATE, (uint64_t)shim.state);
 	frame_number(&frame, TAG_STARTED_NS, shim.exit.started_ns);
 	if (shim.state == STATE_EXITED)

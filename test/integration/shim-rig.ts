@@ -1,0 +1,289 @@
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { type ContainerId, newContainerId, newExecId } from "#base/ids.ts";
+import { silentLog } from "#base/log.ts";
+import type { ExecLaunch, Shim, ShimHost, ShimLaunch, StdioStream } from "#runtime/shim.ts";
+import { createShimHost } from "#runtime/shim-host.ts";
+
+/** A busybox layer, a bundle and a host of shims on temporary roots: what the shim's tests run containers with. */
+export const nativeBinary = join(import.meta.dirname, "../../native/build/skiff-native");
+
+const dockerCapabilities = [
+  "CAP_CHOWN",
+  "CAP_DAC_OVERRIDE",
+  "CAP_FSETID",
+  "CAP_FOWNER",
+  "CAP_MKNOD",
+  "CAP_NET_RAW",
+  "CAP_SETGID",
+  "CAP_SETUID",
+  "CAP_SETFCAP",
+  "CAP_SETPCAP",
+  "CAP_NET_BIND_SERVICE",
+  "CAP_SYS_CHROOT",
+  "CAP_KILL",
+  "CAP_AUDIT_WRITE",
+];
+
+/** The same set as a mask. */
+export const dockerCapabilityMask = 0xa80425fbn;
+
+export interface BundleOptions {
+  readonly args: readonly string[];
+  readonly terminal?: boolean;
+  readonly cwd?: string;
+  readonly hostPidNamespace?: boolean;
+  readonly memoryBytes?: number;
+  readonly mounts?: readonly object[];
+  readonly rootfsPropagation?: string;
+}
+
+/** A minimal OCI configuration: what the runtime area writes in earnest. */
+export function ociConfig(cgroupPath: string, options: BundleOptions): object {
+  const namespaces = [
+    "mount",
+    "ipc",
+    "uts",
+    "network",
+    ...(options.hostPidNamespace === true ? [] : ["pid"]),
+  ];
+  return {
+    ociVersion: "1.0.2",
+    process: {
+      terminal: options.terminal ?? false,
+      user: { uid: 0, gid: 0 },
+      args: options.args,
+      env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+      cwd: options.cwd ?? "/",
+      capabilities: {
+        bounding: dockerCapabilities,
+        effective: dockerCapabilities,
+        permitted: dockerCapabilities,
+      },
+    },
+    root: { path: "rootfs", readonly: false },
+    hostname: "test",
+    mounts: [
+      { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
+      {
+        destination: "/dev",
+        type: "tmpfs",
+        source: "tmpfs",
+        options: ["nosuid", "strictatime", "mode=755", "size=65536k"],
+      },
+      {
+        destination: "/dev/pts",
+        type: "devpts",
+        source: "devpts",
+        options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+      },
+      ...(options.mounts ?? []),
+    ],
+    linux: {
+      cgroupsPath: cgroupPath,
+      namespaces: namespaces.map((type) => ({ type })),
+      ...(options.rootfsPropagation === undefined ? {} : { rootfsPropagation: options.rootfsPropagation }),
+      resources: {
+        devices: [{ allow: true, access: "rwm" }],
+        ...(options.memoryBytes === undefined
+          ? {}
+          : { memory: { limit: options.memoryBytes, swap: options.memoryBytes } }),
+      },
+    },
+  };
+}
+
+export interface TestContainer {
+  readonly id: ContainerId;
+  readonly runDir: string;
+  readonly stateDir: string;
+  readonly logPath: string;
+  readonly launch: ShimLaunch;
+}
+
+export class Rig implements AsyncDisposable {
+  readonly root: string;
+  readonly execRoot: string;
+  readonly layer: string;
+  readonly launcherCgroup: string;
+  host!: ShimHost;
+
+  private constructor() {
+    this.root = mkdtempSync(join(tmpdir(), "skiff-shim-"));
+    this.execRoot = join(this.root, "run");
+    this.layer = join(this.root, "layer");
+    this.launcherCgroup = `/skiff-test-shims-${process.pid}`;
+    mkdirSync(join(this.execRoot, "containers"), { recursive: true, mode: 0o700 });
+    makeLayer(this.layer);
+  }
+
+  static async start(): Promise<Rig> {
+    const rig = new Rig();
+    await rig.connect();
+    return rig;
+  }
+
+  /** A (new) daemon's host over the same roots. */
+  async connect(): Promise<ShimHost> {
+    this.host = await createShimHost({
+      binaryPath: nativeBinary,
+      execRoot: this.execRoot,
+      launcherCgroup: this.launcherCgroup,
+      log: silentLog,
+    });
+    return this.host;
+  }
+
+  /** Directories and bundle of a container that has not been launched yet. */
+  container(bundle: BundleOptions, changes: Partial<ShimLaunch> = {}): TestContainer {
+    const id = newContainerId();
+    const runDir = join(this.execRoot, "containers", id);
+    const stateDir = join(this.root, "state", id);
+    for (const path of [runDir, stateDir, join(stateDir, "upper"), join(stateDir, "work")]) {
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+    }
+    chmodSync(join(stateDir, "upper"), 0o755);
+    const logPath = join(stateDir, `${id}-json.log`);
+    const cgroupPath = `/skiff-test/${id}`;
+    const launch: ShimLaunch = {
+      id,
+      runDir,
+      stateDir,
+      lowerDirs: [this.layer],
+      upperDir: join(stateDir, "upper"),
+      workDir: join(stateDir, "work"),
+      volatile: true,
+      runtime: { path: "/usr/bin/crun", kind: "crun", root: join(this.execRoot, "crun"), args: [] },
+      terminal: bundle.terminal ?? false,
+      openStdin: false,
+      stdinOnce: false,
+      log: { driver: "json-file", path: logPath, maxBytes: 0, maxFiles: 1, attrsJson: "" },
+      ports: [],
+      cgroupPath,
+      ...changes,
+    };
+    writeFileSync(join(runDir, "config.json"), JSON.stringify(ociConfig(cgroupPath, bundle)));
+    return { id, runDir, stateDir, logPath, launch };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.host[Symbol.asyncDispose]();
+    rmSync(this.root, { recursive: true, force: true });
+    for (const hierarchy of cgroupMounts()) {
+      try {
+        // Parents of the containers' cgroups; not empty when a test left something, which the leak check tells.
+        spawnSync("rmdir", [join(hierarchy, "skiff-test")], { stdio: "ignore" });
+      } catch {}
+    }
+  }
+}
+
+export function cgroupMounts(): string[] {
+  return readFileSync("/proc/mounts", "utf8")
+    .split("\n")
+    .filter((line) => / cgroup2? /.test(line))
+    .map((line) => line.split(" ")[1] ?? "");
+}
+
+/** The cgroups of this container that exist. */
+export function cgroupsOf(container: TestContainer): string[] {
+  return cgroupMounts()
+    .map((mount) => join(mount, container.launch.cgroupPath))
+    .filter((path) => existsSync(path));
+}
+
+function makeLayer(layer: string): void {
+  for (const path of ["bin", "etc", "proc", "dev", "sys", "tmp", "root"]) {
+    mkdirSync(join(layer, path), { recursive: true });
+  }
+  chmodSync(join(layer, "tmp"), 0o1777);
+  copyFileSync("/bin/busybox", join(layer, "bin/busybox"));
+  const applets = spawnSync("/bin/busybox", ["--list"], { encoding: "utf8" }).stdout.split("\n");
+  for (const applet of applets) {
+    if (applet !== "" && applet !== "busybox") symlinkSync("busybox", join(layer, "bin", applet));
+  }
+  writeFileSync(join(layer, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n");
+}
+
+export function execLaunch(args: readonly string[], changes: Partial<ExecLaunch> = {}): ExecLaunch {
+  return {
+    execId: newExecId(),
+    args,
+    env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+    cwd: "/",
+    uid: 0,
+    gid: 0,
+    additionalGids: [],
+    capabilities: {
+      bounding: dockerCapabilityMask,
+      effective: dockerCapabilityMask,
+      permitted: dockerCapabilityMask,
+      inheritable: 0n,
+      ambient: 0n,
+    },
+    noNewPrivileges: false,
+    terminal: false,
+    openStdin: false,
+    ...changes,
+  };
+}
+
+/** Everything a stream gives until its end. */
+export async function readAll(stream: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of stream) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
+
+/** Docker's 8-byte frames, taken apart. */
+export function demultiplex(bytes: Buffer): { stdout: string; stderr: string } {
+  const out = { stdout: "", stderr: "" };
+  for (let at = 0; at < bytes.length; ) {
+    const length = bytes.readUInt32BE(at + 4);
+    const text = bytes.subarray(at + 8, at + 8 + length).toString("latin1");
+    if (bytes[at] === 2) out.stderr += text;
+    else out.stdout += text;
+    at += 8 + length;
+  }
+  return out;
+}
+
+export const allStreams = { stdin: false, stdout: true, stderr: true } as const;
+export const withStdin = { stdin: true, stdout: true, stderr: true } as const;
+
+/** Attaches, starts, and gives all output with the exit. */
+export async function runToEnd(
+  host: ShimHost,
+  container: TestContainer,
+  input?: string,
+): Promise<{ shim: Shim; output: Buffer; exitCode: number }> {
+  const shim = await host.launch(container.launch);
+  const stream: StdioStream = await shim.attach(input === undefined ? allStreams : withStdin);
+  const output = readAll(stream);
+  await shim.start();
+  if (input !== undefined) stream.end(input);
+  const exit = await shim.exited;
+  return { shim, output: await output, exitCode: exit.exitCode };
+}
+
+/** Waits until a condition holds; fails after `timeoutMs`. */
+export async function until(condition: () => boolean, what: string, timeoutMs = 5000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
