@@ -1,0 +1,149 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { skiffVersion } from "#base/version.ts";
+import { readConfig, usage } from "./config.ts";
+import { options } from "./config-options.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "skiff-config-"));
+test.after(() => rmSync(directory, { recursive: true }));
+
+function withFile(text: string, ...argv: string[]): ReturnType<typeof readConfig> {
+  const path = join(directory, "daemon.json");
+  writeFileSync(path, text);
+  return readConfig([...argv, "--config-file", path], {});
+}
+
+test("defaults live beside a Docker install", () => {
+  const config = readConfig([], {});
+  assert.equal(config.dataRoot, "/var/lib/skiff");
+  assert.deepEqual(config.sockets, ["/run/skiff/skiff.sock"]);
+  assert.equal(config.pidfile, "/run/skiff/skiffd.pid");
+  assert.equal(config.defaultShmSizeBytes, 64 * 1024 * 1024);
+  assert.equal(config.iptables, true);
+  assert.ok(Object.isFrozen(config));
+});
+
+test("flags in each of pflag's spellings", () => {
+  const config = readConfig(
+    [
+      "-D",
+      "--data-root=/a",
+      "--exec-root",
+      "/b",
+      "-Hunix:///s1",
+      "-H",
+      "unix:///s2",
+      "-H=unix://",
+      "--iptables=false",
+      "--add-runtime",
+      "own=/bin/own",
+      "--default-runtime",
+      "own",
+      "--default-ulimit",
+      "nofile=10:20",
+      "--default-address-pool",
+      "base=10.1.0.0/16,size=24",
+      "--log-opt",
+      "max-size=1m",
+      "--default-shm-size",
+      "1g",
+    ],
+    {},
+  );
+  assert.equal(config.logLevel, "debug");
+  assert.deepEqual(config.sockets, ["/s1", "/s2", "/b/skiff.sock"]);
+  assert.equal(config.pidfile, "/b/skiffd.pid");
+  assert.equal(config.iptables, false);
+  assert.deepEqual(config.runtimes.get("own"), { path: "/bin/own", args: [] });
+  assert.deepEqual(config.defaultUlimits, [{ name: "nofile", soft: 10, hard: 20 }]);
+  assert.deepEqual(config.addressPools, [{ base: "10.1.0.0/16", size: 24 }]);
+  assert.equal(config.logOptions.get("max-size"), "1m");
+  assert.equal(config.defaultShmSizeBytes, 1024 ** 3);
+});
+
+for (const [argv, message] of [
+  [["--frobnicate"], /^unknown flag: --frobnicate$/],
+  [["-Z"], /^unknown shorthand flag: 'Z' in -Z$/],
+  [["--tlsverify"], /^flag --tlsverify is not supported by skiffd yet$/],
+  [["--userns-remap=default"], /^flag --userns-remap is not supported by skiffd yet$/],
+  [["-b", "br0"], /^flag --bridge is not supported by skiffd yet$/],
+  [["--data-root"], /^flag needs an argument: --data-root$/],
+  [
+    ["--debug=maybe"],
+    /^invalid argument "maybe" for "--debug" flag: strconv\.ParseBool: parsing "maybe": invalid syntax$/,
+  ],
+  [["run"], /accepts no arguments/],
+  [["-H", "tcp://0.0.0.0:2375"], /host tcp:\/\/0\.0\.0\.0:2375 is not supported by skiffd yet/],
+  [["-H", `unix:///${"a".repeat(120)}`], /longer than a socket's path can be/],
+  [["--storage-driver", "btrfs"], /storage-driver btrfs is not supported/],
+  [["--log-level", "loud"], /unable to parse logging level: loud/],
+  [["--default-runtime", "nope"], /specified default runtime 'nope' does not exist/],
+  [["--data-root", "/x", "--exec-root", "/x"], /must not be the same directory/],
+  [["--bip", "10.0.0.1"], /invalid CIDR address for bip: 10\.0\.0\.1/],
+  [["--registry-mirror", "ftp://x"], /invalid value "ftp:\/\/x" for registry-mirror/],
+  [["--exec-opt", "native.cgroupdriver=systemd"], /exec-opt native\.cgroupdriver=systemd is not supported/],
+  [["--default-ulimit", "nofile=20:10"], /soft limit must be less than or equal to hard limit/],
+  [["--max-concurrent-downloads", "0"], /max-concurrent-downloads must be from 1 to 100, not 0/],
+] as const) {
+  test(`refused: ${argv.join(" ").slice(0, 60)}`, () => {
+    assert.throws(() => readConfig(argv, {}), { message });
+  });
+}
+
+test("everything that is wrong with the values is told at once", () => {
+  assert.throws(
+    () => readConfig(["--bip", "x", "--storage-driver", "y", "--log-level", "z"], {}),
+    ({ message }: Error) =>
+      /bip/.test(message) && /storage-driver/.test(message) && /logging level/.test(message),
+  );
+});
+
+test("a configuration file with dockerd's keys", () => {
+  const config = withFile(
+    JSON.stringify({
+      hosts: ["unix:///f"],
+      "insecure-registries": ["r:5000", "10.0.0.0/8"],
+      runtimes: { own: { path: "/bin/own", runtimeArgs: ["-x"] } },
+      "default-ulimits": { nofile: { Name: "nofile", Hard: 64000, Soft: 64000 } },
+      "default-address-pools": [{ base: "172.30.0.0/16", size: 24 }],
+      "log-opts": { "max-size": "10m" },
+      "live-restore": true,
+    }),
+  );
+  assert.deepEqual(config.sockets, ["/f"]);
+  assert.deepEqual(config.insecureRegistries, ["r:5000", "10.0.0.0/8"]);
+  assert.deepEqual(config.runtimes.get("own"), { path: "/bin/own", args: ["-x"] });
+  assert.deepEqual(config.defaultUlimits, [{ name: "nofile", soft: 64000, hard: 64000 }]);
+});
+
+test("unknown keys, keys not supported, bad types and conflicts with flags are named together", () => {
+  assert.throws(
+    () => withFile('{"frob":1,"userns-remap":"x","dns":"1.1.1.1","debug":true}', "--debug=false"),
+    ({ message }: Error) =>
+      message.includes("frob does not match any configuration option") &&
+      message.includes("userns-remap is not supported by skiffd yet") &&
+      message.includes("dns must be a list of strings") &&
+      message.includes(
+        "debug is specified both as a flag and in the configuration file (from flag: false, from file: true)",
+      ),
+  );
+});
+
+test("a file that is named must exist and be one JSON object", () => {
+  assert.throws(() => readConfig(["--config-file", join(directory, "none.json")], {}), /no such file/);
+  assert.throws(() => withFile("{"), /is not JSON/);
+  assert.throws(() => withFile("[]"), /must hold one JSON object/);
+  assert.equal(withFile("").logLevel, "info");
+});
+
+test("usage names every option, and the version is the package's", () => {
+  const text = usage();
+  for (const { flag } of options) assert.ok(text.includes(`--${flag}`), flag);
+  const pkg = JSON.parse(readFileSync(join(import.meta.dirname, "../../package.json"), "utf8")) as {
+    version: string;
+  };
+  assert.equal(skiffVersion, pkg.version);
+});
