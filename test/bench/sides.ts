@@ -98,13 +98,9 @@ export async function podmanSide(port: number): Promise<BenchSide> {
   mkdirSync(join(home, "net"));
   writeFileSync(
     join(home, "containers.conf"),
-    `[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["${join(peers.root, "usr/lib/cni")}"]\nnetwork_config_dir = "${join(home, "net")}"\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nconmon_path = ["${peers.path("conmon")}"]\nruntime = "runc"\ntmp_dir = "${join(home, "tmp")}"\n[containers]\ncgroup_parent = "/skiff-peer-podman"\n`,
+    `[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["${join(peers.root, "usr/lib/cni")}"]\nnetwork_config_dir = "${join(home, "net")}"\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nconmon_path = ["${peers.path("conmon")}"]\nruntime = "runc"\ntmp_dir = "${join(home, "tmp")}"\n[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=10000:10000"]\ncgroup_parent = "/skiff-peer-podman"\n`,
   );
-  const env = {
-    ...peers.env,
-    CONTAINERS_CONF: join(home, "containers.conf"),
-    CONTAINERS_REGISTRIES_CONF: join(home, "registries.conf"),
-  };
+  const { env } = peers;
   const base = [
     "--root",
     join(home, "root"),
@@ -113,8 +109,22 @@ export async function podmanSide(port: number): Promise<BenchSide> {
     "--storage-driver",
     "overlay",
   ];
-  const script =
-    'mount --make-rprivate / && mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /etc/containers && mount -t tmpfs tmpfs /etc/containers && cp "$1" /etc/containers/policy.json && shift && ip link set lo up && exec "$@"';
+  // conmon runs podman's clean-up without the environment: what it needs lies where it looks, in this namespace only.
+  const libraries = "usr/lib/x86_64-linux-gnu";
+  for (const name of ["etc", "etc-work"]) mkdirSync(join(home, name));
+  const script = [
+    "mount --make-rprivate /",
+    "mount -t tmpfs -o mode=755 tmpfs /run",
+    `mount -t overlay -o lowerdir=${join(peers.root, libraries)}:/${libraries} overlay /${libraries}`,
+    'mount -t overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/etc-work" overlay /etc',
+    "mkdir -p /etc/containers",
+    'cp "$1"/policy.json "$1"/registries.conf "$1"/containers.conf /etc/containers/',
+    "shift",
+    "ip link set lo up",
+    'exec "$@"',
+  ].join(" && ");
+  // podman waits up to 20 s for conmon to be reaped: a subreaper does it at once where pid 1 is slow.
+  const reaper = [peers.path("tini-static"), "-s", "--"];
   const log = openSync(join(home, "log"), "a");
   const child: ChildProcess = spawn(
     "unshare",
@@ -126,7 +136,8 @@ export async function podmanSide(port: number): Promise<BenchSide> {
       "-c",
       script,
       "podman",
-      join(home, "policy.json"),
+      home,
+      ...reaper,
       peers.path("podman"),
       ...base,
       "system",
@@ -152,7 +163,7 @@ export async function podmanSide(port: number): Promise<BenchSide> {
       try {
         const stdout = execFileSync(
           "nsenter",
-          ["-t", String(child.pid), "-m", "-n", "--", peers.path("podman"), ...base, ...args],
+          ["-t", String(child.pid), "-m", "-n", "--", ...reaper, peers.path("podman"), ...base, ...args],
           {
             env,
             encoding: "utf8",
