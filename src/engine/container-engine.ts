@@ -1,0 +1,231 @@
+/** The container engine: everything that can be done with containers, by name, id or unique prefix. */
+import { AssertionFailure } from "#base/assert.ts";
+import type { ImageId } from "#base/digest.ts";
+import { KeyedLock } from "#base/lock.ts";
+import type { EndpointSettings } from "#network/network.ts";
+import type { Change } from "#snapshot/snapshotter.ts";
+import type { ContainerInspectJson } from "#wire/container-json.ts";
+import type { ContainerUpdateBody, ExecCreateBody, ExecStartBody } from "#wire/container-schema.ts";
+import type { Filters } from "#wire/filters.ts";
+import type { Container } from "./container.ts";
+import type { ContainerContext, ContainerDefaults, ContainerEngineDeps } from "./container-context.ts";
+import { type Created, type CreateRequest, createContainer } from "./container-create.ts";
+import { watchExit } from "./container-exit.ts";
+import { startHealthChecks } from "./container-health.ts";
+import { inspectContainer } from "./container-inspect.ts";
+import { type Attachment, type AttachRequest, attachContainer, resizeContainer } from "./container-io.ts";
+import { type ListOptions, listContainers } from "./container-list.ts";
+import { pauseContainer, unpauseContainer } from "./container-pause.ts";
+import { pruneContainers, type RemoveOptions, removeContainer, volumeUsers } from "./container-remove.ts";
+import { renameContainer } from "./container-rename.ts";
+import { startContainer } from "./container-start.ts";
+import { killContainer, restartContainer, type StopOptions, stopContainer } from "./container-stop.ts";
+import { ContainerTable } from "./container-table.ts";
+import { updateContainer } from "./container-update.ts";
+import { type Wait, waitForContainer } from "./container-wait.ts";
+import {
+  createExec,
+  type ExecInspectJson,
+  type ExecStart,
+  ExecTable,
+  inspectExec,
+  resizeExec,
+  startExec,
+} from "./exec.ts";
+import type { Exec } from "./exec-record.ts";
+import { type ContainerLog, type LogRequest, readContainerLog } from "./logs.ts";
+import { recoverContainers } from "./recover.ts";
+import { type ProcessTable, topOfContainer } from "./top.ts";
+
+export interface ContainerUser {
+  readonly id: string;
+  readonly name: string;
+  readonly running: boolean;
+}
+
+export interface ContainerEngine extends AsyncDisposable {
+  create(request: CreateRequest): Promise<Created>;
+  start(reference: string): Promise<void>;
+  stop(reference: string, options: StopOptions): Promise<void>;
+  kill(reference: string, signal: string): Promise<void>;
+  restart(reference: string, options: StopOptions): Promise<void>;
+  pause(reference: string): Promise<void>;
+  unpause(reference: string): Promise<void>;
+  rename(reference: string, name: string): Promise<void>;
+  remove(reference: string, options: RemoveOptions): Promise<void>;
+  prune(filters: Filters): Promise<{ deleted: string[]; reclaimedBytes: number }>;
+  update(reference: string, body: ContainerUpdateBody): Promise<string[]>;
+  inspect(reference: string, options: { readonly size: boolean }): Promise<ContainerInspectJson>;
+  /** JSON text of the list. */
+  list(options: ListOptions): Promise<string>;
+  /** Registered when it returns; the promise of the exit is the caller's to wait for. */
+  wait(reference: string, condition: string): Wait;
+  attach(reference: string, request: AttachRequest): Attachment;
+  resize(reference: string, size: { readonly rows: number; readonly columns: number }): Promise<void>;
+  logs(reference: string, request: LogRequest): ContainerLog;
+  top(reference: string, psArgs: string): Promise<ProcessTable>;
+  changes(reference: string): Promise<Change[]>;
+  createExec(reference: string, body: ExecCreateBody): string;
+  startExec(execId: string, body: ExecStartBody): ExecStart;
+  inspectExec(execId: string): ExecInspectJson;
+  resizeExec(execId: string, size: { rows: number; columns: number }): Promise<void>;
+  /** For the other parts of the engine. */
+  usersOfImage(id: ImageId): ContainerUser[];
+  usersOfVolume(name: string): string[];
+  usersOfNetwork(id: string): ContainerUser[];
+  /** Containers that run in a network namespace of their own, with their endpoints. */
+  connected(): { id: string; name: string; endpoints: readonly EndpointSettings[] }[];
+  /** Counts for `info`. */
+  counts(): {
+    readonly total: number;
+    readonly running: number;
+    readonly paused: number;
+    readonly stopped: number;
+  };
+}
+
+/**
+ * Loads every container and brings it into agreement with what runs (recovery), then serves. Disposing it leaves the
+ * containers running and waits for work under way.
+ */
+export async function createContainerEngine(deps: ContainerEngineDeps): Promise<ContainerEngine> {
+  const background = new Set<Promise<void>>();
+  const execs = new ExecTable();
+  const ctx: ContainerContext = {
+    ...deps,
+    defaults: withDefaults(deps.defaults),
+    table: new ContainerTable(deps.database),
+    locks: new KeyedLock(),
+    closing: false,
+    background: (what, work) => {
+      const tracked: Promise<void> = guarded(deps, what, work).finally(() => background.delete(tracked));
+      background.add(tracked);
+    },
+    watch: (what, work) => void guarded(deps, what, work),
+    removeContainer: async (container) => {
+      if (container.removing) return;
+      await removeContainer(ctx, container, { force: true, volumes: true });
+      execs.forget(container);
+    },
+    onStarted: (container, sandbox) => {
+      watchExit(ctx, container, sandbox);
+      startHealthChecks(ctx, container, sandbox);
+    },
+  };
+  await ctx.table.load((id, cause) => {
+    deps.log.error("a container's row cannot be read; it is left as it is", { container: id, error: cause });
+  });
+  await recoverContainers(ctx);
+  return engineOf(ctx, execs, background);
+}
+
+/** A broken invariant ends the daemon (invariant 8); any other failure ends this piece of work. */
+async function guarded(deps: ContainerEngineDeps, what: string, work: Promise<unknown>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (error instanceof AssertionFailure) throw error;
+    deps.log.error(what, { error });
+  }
+}
+
+function withDefaults(given: Partial<ContainerDefaults> | undefined): ContainerDefaults {
+  return {
+    dns: [],
+    dnsOptions: [],
+    dnsSearch: [],
+    shmSizeBytes: 64 * 1024 * 1024,
+    ulimits: [],
+    logDriver: "json-file",
+    logOptions: {},
+    init: false,
+    hostname: "localhost",
+    noNewPrivileges: false,
+    hostGateway: "",
+    ...given,
+  };
+}
+
+function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promise<void>>): ContainerEngine {
+  const find = (reference: string): Container => ctx.table.resolve(reference);
+  const execOf = (id: string): { exec: Exec; container: Container } => {
+    const exec = execs.resolve(id);
+    return { exec, container: find(exec.containerId) };
+  };
+  return {
+    create: (request) => createContainer(ctx, request),
+    start: async (reference) => startContainer(ctx, find(reference)),
+    stop: async (reference, options) => stopContainer(ctx, find(reference), options),
+    kill: async (reference, signal) => killContainer(ctx, find(reference), signal),
+    restart: async (reference, options) => restartContainer(ctx, find(reference), options),
+    pause: async (reference) => pauseContainer(ctx, find(reference)),
+    unpause: async (reference) => unpauseContainer(ctx, find(reference)),
+    rename: async (reference, name) => renameContainer(ctx, find(reference), name),
+    remove: async (reference, options) => {
+      const container = find(reference);
+      await removeContainer(ctx, container, options);
+      execs.forget(container);
+    },
+    prune: (filters) => pruneContainers(ctx, filters),
+    update: async (reference, body) => updateContainer(ctx, find(reference), body),
+    inspect: async (reference, options) => inspectContainer(ctx, find(reference), options),
+    list: (options) => listContainers(ctx, options),
+    wait: (reference, condition) => waitForContainer(find(reference), condition),
+    attach: (reference, request) => attachContainer(ctx, find(reference), request),
+    resize: async (reference, size) => resizeContainer(ctx, find(reference), size),
+    logs: (reference, request) => readContainerLog(ctx, find(reference), request),
+    top: async (reference, psArgs) => topOfContainer(ctx, find(reference), psArgs),
+    changes: async (reference) => {
+      const { id, document } = find(reference);
+      const layers = ctx.images.get(document.imageId)?.layers ?? [];
+      return ctx.snapshotter.changes(
+        id,
+        layers.map((layer) => layer.key),
+      );
+    },
+    createExec: (reference, body) => createExec(ctx, execs, find(reference), body),
+    startExec: (id, body) => {
+      const { exec, container } = execOf(id);
+      return startExec(ctx, execs, container, exec, body);
+    },
+    inspectExec: (id) => inspectExec(execs.resolve(id)),
+    resizeExec: async (id, size) => resizeExec(execs.resolve(id), size),
+    usersOfImage: (id) => usersWhere(ctx, ({ document }) => document.imageId === id),
+    usersOfVolume: (name) => volumeUsers(ctx, name),
+    usersOfNetwork: (id) => usersWhere(ctx, ({ document }) => document.networkId === id),
+    connected: () =>
+      [...ctx.table.all()].flatMap(({ id, name, isUp, document }) =>
+        isUp && document.network !== null ? [{ id, name, endpoints: document.network.endpoints }] : [],
+      ),
+    counts: () => countsOf(ctx),
+    [Symbol.asyncDispose]: () => close(ctx, background),
+  };
+}
+
+function usersWhere(ctx: ContainerContext, holds: (container: Container) => boolean): ContainerUser[] {
+  return [...ctx.table.all()]
+    .filter(holds)
+    .map((container) => ({ id: container.id, name: container.name, running: container.isUp }));
+}
+
+function countsOf(ctx: ContainerContext): ReturnType<ContainerEngine["counts"]> {
+  let running = 0;
+  let paused = 0;
+  for (const { state, isUp } of ctx.table.all()) {
+    if (state.status === "paused") paused += 1;
+    else if (isUp) running += 1;
+  }
+  return { total: ctx.table.size, running, paused, stopped: ctx.table.size - running - paused };
+}
+
+/** Containers go on; what this daemon was doing comes to its end. */
+async function close(ctx: ContainerContext, background: ReadonlySet<Promise<void>>): Promise<void> {
+  ctx.closing = true;
+  for (const container of ctx.table.all()) {
+    container.cancelRestart?.();
+    container.health?.stop();
+    container.closePendingAttaches();
+  }
+  while (background.size > 0) await Promise.allSettled(background);
+  for (const container of ctx.table.all()) container.sandbox?.detach();
+}
