@@ -10,10 +10,12 @@ import {
 } from "#sys/beneath.ts";
 import { type FileStatus, S_IFCHR, statAt } from "#sys/file-status.ts";
 import { closeFd, O_PATH, readlinkAt } from "#sys/files.ts";
+import { readDirectory } from "#sys/statfs.ts";
 import { getXattrAt } from "#sys/xattr.ts";
-import { parentOf } from "./archive-path.ts";
+import { baseOf, joinPath, parentOf } from "./archive-path.ts";
 
 const strict = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+const none = "" as ByteString;
 export const opaqueAttribute = "trusted.overlay.opaque";
 
 export interface Found {
@@ -55,7 +57,7 @@ export class LayerStack implements Disposable {
       const fd = tryOpenat2(rootFd, path, O_PATH | constants.O_NOFOLLOW, 0, strict);
       if (typeof fd === "number") {
         try {
-          const stat = statAt(fd, "" as ByteString);
+          const stat = statAt(fd, none);
           return stat === undefined || isWhiteout(stat) ? undefined : { rootFd, path, stat };
         } finally {
           closeFd(fd);
@@ -67,6 +69,34 @@ export class LayerStack implements Disposable {
       if (this.#hidesBelow(rootFd, path)) return undefined;
     }
     return undefined;
+  }
+
+  /** Names that the merged view has in a directory, unsorted. */
+  list(path: ByteString): string[] {
+    const names = new Set<string>();
+    for (const rootFd of this.#roots) {
+      const fd = tryOpenat2(rootFd, path, constants.O_RDONLY | constants.O_DIRECTORY, 0, strict);
+      if (typeof fd === "number") {
+        try {
+          for (const entry of readDirectory(fd)) names.add(entry.name);
+          if (isOpaque(fd, none)) break;
+        } finally {
+          closeFd(fd);
+        }
+      } else if (fd !== "ENOENT") break;
+      if (this.#hidesBelow(rootFd, path)) break;
+    }
+    return [...names].filter((name) => this.find(joinPath(path, name)) !== undefined);
+  }
+
+  /** Value of an attribute of what was found. */
+  xattr(found: Found, attribute: string): Buffer | undefined {
+    const fd = this.openParent(found);
+    try {
+      return getXattrAt(fd, baseOf(found.path), attribute);
+    } finally {
+      closeFd(fd);
+    }
   }
 
   /** Opens what was found, again without following a link. */
@@ -87,7 +117,7 @@ export class LayerStack implements Disposable {
   readLink(found: Found): ByteString {
     const fd = this.openFound(found, O_PATH);
     try {
-      return readlinkAt(fd, "" as ByteString);
+      return readlinkAt(fd, none);
     } finally {
       closeFd(fd);
     }
@@ -98,7 +128,7 @@ export class LayerStack implements Disposable {
     for (let parent = parentOf(path); parent !== ""; parent = parentOf(parent)) {
       const fd = tryOpenat2(rootFd, parent, O_PATH | constants.O_DIRECTORY, 0, strict);
       if (typeof fd === "string") continue;
-      const opaque = isOpaque(fd, "" as ByteString);
+      const opaque = isOpaque(fd, none);
       closeFd(fd);
       if (opaque) return true;
     }

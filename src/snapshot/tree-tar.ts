@@ -15,9 +15,11 @@ import {
   statAt,
 } from "#sys/file-status.ts";
 import { closeFd, O_PATH, readlinkAt, tryOpenNameAt } from "#sys/files.ts";
+import { readDirectory } from "#sys/statfs.ts";
 import { getXattrAt, listXattrAt } from "#sys/xattr.ts";
 import { baseOf, joinPath, parentOf, whiteoutPrefix } from "./archive-path.ts";
 import { isOpaque, isWhiteout, type LayerStack } from "./layer-stack.ts";
+import { isMountPoint } from "./mount-points.ts";
 import { walkTree } from "./tree-walk.ts";
 
 export interface TreeTarOptions {
@@ -62,6 +64,31 @@ function readXattrs(dirFd: number, name: ByteString): Map<string, Buffer> | unde
   return found;
 }
 
+/** A mount point with nothing in it but other mount points. */
+function isUnusedMountPoint(
+  dirFd: number,
+  name: ByteString,
+  path: ByteString,
+  stat: FileStatus,
+  below: LayerStack,
+): boolean {
+  if (!isMountPoint(path, stat) || below.find(path) !== undefined) return false;
+  if (stat.type !== S_IFDIR) return true;
+  const fd = tryOpenNameAt(dirFd, name, constants.O_RDONLY | constants.O_DIRECTORY);
+  if (typeof fd === "string") return false;
+  try {
+    return readDirectory(fd).every((entry) => {
+      const child = statAt(fd, entry.name as ByteString);
+      const childName = entry.name as ByteString;
+      return (
+        child === undefined || isUnusedMountPoint(fd, childName, joinPath(path, childName), child, below)
+      );
+    });
+  } finally {
+    closeFd(fd);
+  }
+}
+
 const none = "" as ByteString;
 const here = "." as ByteString;
 const copyBuffer = Buffer.allocUnsafeSlow(1024 * 1024);
@@ -90,6 +117,8 @@ class TreeWriter {
         this.#marker(joinPath(parentOf(as), whiteoutPrefix + baseOf(as)), stat);
       return;
     }
+    // Made by the start of the container, not by what ran in it.
+    if (this.#below !== undefined && isUnusedMountPoint(dirFd, name, path, stat, this.#below)) return;
     const type = typeNames.get(stat.type as typeof S_IFREG);
     // Sockets: tar has no form for them, and nobody listens after a copy.
     if (type === undefined) return;
