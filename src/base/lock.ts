@@ -32,6 +32,17 @@ export class Semaphore {
   async acquire(): Promise<Disposable> {
     if (this.#free > 0) this.#free -= 1;
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    return this.#holder();
+  }
+
+  /** A slot if one is free now. */
+  tryAcquire(): Disposable | undefined {
+    if (this.#free === 0) return undefined;
+    this.#free -= 1;
+    return this.#holder();
+  }
+
+  #holder(): Disposable {
     let released = false;
     return {
       [Symbol.dispose]: () => {

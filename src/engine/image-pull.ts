@@ -202,7 +202,7 @@ async function assemble(job: PullJob, found: FoundManifest, hold: Hold): Promise
   // The blobs first: on one file system the second flush then has little left to do.
   await ctx.content.sync();
   await ctx.snapshotter.seal(pulled.applied);
-  signal.throwIfAborted();
+  if (signal.aborted) throw new EngineError("cancelled", "context canceled");
   return {
     id,
     config,

@@ -39,7 +39,8 @@ interface Outcome {
 
 interface Joined {
   readonly outcome: Promise<Outcome>;
-  readonly leave: () => void;
+  /** True when this was the last watcher of an unfinished transfer, which is stopping now. */
+  readonly leave: () => boolean;
 }
 
 interface Transfer {
@@ -80,21 +81,19 @@ export class LayerPuller {
     const { layers } = request;
     const joined = await this.#joinAll(request);
     const below = joined.map(({ outcome }) => outcome);
-    const leaveAll = (): void => {
-      for (const { leave } of joined) leave();
-    };
-    request.signal.addEventListener("abort", leaveAll, { once: true });
-    if (request.signal.aborted) leaveAll();
+    const cancelled = Promise.withResolvers<never>();
+    cancelled.promise.catch(() => {});
+    const onAbort = (): void => cancelled.reject(new EngineError("cancelled", "context canceled"));
+    request.signal.addEventListener("abort", onAbort, { once: true });
+    if (request.signal.aborted) onAbort();
     try {
-      const outcomes = await Promise.all(below);
+      const outcomes = await Promise.race([Promise.all(below), cancelled.promise]);
       return await this.#collect(layers, outcomes);
-    } catch (error) {
-      leaveAll();
-      await Promise.allSettled(below);
-      throw error;
     } finally {
-      request.signal.removeEventListener("abort", leaveAll);
-      leaveAll();
+      request.signal.removeEventListener("abort", onAbort);
+      // What nobody else watches stops now, and has stopped when this returns.
+      const stopping = joined.filter(({ leave }) => leave()).map(({ outcome }) => outcome);
+      await Promise.allSettled(stopping);
     }
   }
 
@@ -142,7 +141,7 @@ export class LayerPuller {
     const present = this.#present(layer);
     if (present !== undefined) {
       report({ phase: "exists" });
-      return { outcome: Promise.resolve(present), leave: () => {} };
+      return { outcome: Promise.resolve(present), leave: () => false };
     }
     report({ phase: "found" });
     const key = `${layer.descriptor.digest} ${layer.chainId}`;
@@ -152,9 +151,10 @@ export class LayerPuller {
     } else report(transfer.last);
     const joined = transfer;
     joined.watchers.add(report);
-    const leave = (): void => {
-      if (!joined.watchers.delete(report) || joined.watchers.size > 0) return;
+    const leave = (): boolean => {
+      if (!joined.watchers.delete(report) || joined.watchers.size > 0) return false;
       joined.controller.abort(new EngineError("cancelled", "context canceled"));
+      return true;
     };
     return { outcome: joined.done, leave };
   }
@@ -192,14 +192,19 @@ export class LayerPuller {
     report: (progress: LayerProgress) => void,
     signal: AbortSignal,
   ): Promise<Outcome> {
-    const unpack = new LayerUnpack(this.#content, this.#snapshotter, layer, below, report, signal);
+    const unpack = new LayerUnpack(
+      { content: this.#content, snapshotter: this.#snapshotter, keeper: this.#keeper },
+      { layer, below, report, signal },
+    );
     let applied = await unpack.kept();
     if (applied === undefined) {
-      report({ phase: "waiting" });
-      const slot = await acquire(this.#downloads, signal);
+      let slot = this.#downloads.tryAcquire();
+      if (slot === undefined) {
+        report({ phase: "waiting" });
+        slot = await acquire(this.#downloads, signal);
+      }
       applied = await unpack.downloaded(fetch, slot);
     }
-    this.#keeper.applied(applied);
     report({ phase: "complete" });
     return { key: applied.key, sizeBytes: applied.sizeBytes, applied };
   }

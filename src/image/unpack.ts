@@ -5,6 +5,7 @@ import { EngineError, errnoOf, messageOf } from "#base/errors.ts";
 import type { BlobWriter, ContentStore } from "#content/content-store.ts";
 import type { AppliedLayer, LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Descriptor } from "#wire/oci-image.ts";
+import type { ByteKeeper } from "./byte-keeper.ts";
 
 /** How far a layer is. */
 export type LayerProgress =
@@ -34,6 +35,7 @@ const finishBytesMax = 32 * 1024 * 1024;
 export class LayerUnpack {
   readonly #content: ContentStore;
   readonly #snapshotter: Snapshotter;
+  readonly #keeper: ByteKeeper;
   readonly #layer: WantedLayer;
   readonly #below: readonly Promise<{ readonly key: LayerKey }>[];
   readonly #report: (progress: LayerProgress) => void;
@@ -42,24 +44,29 @@ export class LayerUnpack {
   #consumed = 0;
 
   constructor(
-    content: ContentStore,
-    snapshotter: Snapshotter,
-    layer: WantedLayer,
-    below: readonly Promise<{ readonly key: LayerKey }>[],
-    report: (progress: LayerProgress) => void,
-    signal: AbortSignal,
+    stores: { content: ContentStore; snapshotter: Snapshotter; keeper: ByteKeeper },
+    task: {
+      layer: WantedLayer;
+      below: readonly Promise<{ readonly key: LayerKey }>[];
+      report: (progress: LayerProgress) => void;
+      signal: AbortSignal;
+    },
   ) {
-    this.#content = content;
-    this.#snapshotter = snapshotter;
-    this.#layer = layer;
-    this.#below = below;
-    this.#report = report;
-    this.#signal = signal;
+    this.#content = stores.content;
+    this.#snapshotter = stores.snapshotter;
+    this.#keeper = stores.keeper;
+    this.#layer = task.layer;
+    this.#below = task.below;
+    this.#report = task.report;
+    this.#signal = task.signal;
   }
 
-  #apply(source: { readonly path: string } | BlobWriter["file"], signal: AbortSignal): Promise<AppliedLayer> {
+  async #apply(
+    source: { readonly path: string } | BlobWriter["file"],
+    signal: AbortSignal,
+  ): Promise<AppliedLayer> {
     const { descriptor, diffId, chainId } = this.#layer;
-    return this.#snapshotter.apply({
+    const applied = await this.#snapshotter.apply({
       source,
       expectedBlobDigest: descriptor.digest,
       expectedDiffId: diffId,
@@ -72,6 +79,9 @@ export class LayerUnpack {
         if (this.#fetched) this.#reportExtracting();
       },
     });
+    // Known from here on, so that it is given up even when something else of this layer fails.
+    this.#keeper.applied(applied);
+    return applied;
   }
 
   #reportExtracting(): void {
