@@ -99,7 +99,7 @@ export function shortForm(text: string): string {
   let protocol = "tcp";
   for (const field of text.split(",")) {
     const [key, value] = field.split("=", 2) as [string, string?];
-    if (value === undefined || value === "") throw new Error("invalid field " + field);
+    if (value === undefined || value === "") throw new Error(`invalid field ${field}`);
     if (key === "target") target = value;
     else if (key === "published") published = value;
     else if (key === "protocol") protocol = value.toLowerCase();
