@@ -153,7 +153,6 @@ class OciRuntime implements Runtime {
   // Devices and limits are the running container's by now: only what an exec needs is decided again.
   #recovered(shim: Shim, request: SandboxRequest): Sandbox {
     const plan = {
-      runtime: this.#runtimeOf(request.runtimeName),
       profile: this.#profiles.decide(request),
       cgroupPath: this.#cgroupPath(request),
     };
@@ -226,13 +225,12 @@ class OciRuntime implements Runtime {
     };
   }
 
-  #context(plan: Pick<Plan, "runtime" | "profile" | "cgroupPath">, workingDir: string): SandboxContext {
+  #context(plan: Pick<Plan, "profile" | "cgroupPath">, workingDir: string): SandboxContext {
     const { seccomp } = plan.profile;
     return {
       layout: this.#layout,
       support: this.#support,
       available: capabilitiesOf(this.#host.capabilities),
-      kind: plan.runtime.kind,
       profile: plan.profile,
       cgroupPath: plan.cgroupPath,
       workingDir,

@@ -8,7 +8,6 @@ import { type Capability, capabilityMask } from "./capabilities.ts";
 import { containerEnv, mergeEnv } from "./env.ts";
 import { applyResources, type ResourceSupport } from "./resources.ts";
 import type { ContainerProcess, ExecRequest, Resources, Sandbox, SandboxRequest } from "./runtime.ts";
-import { RuntimeStartError } from "./runtime-start-error.ts";
 import type { SecurityProfile } from "./security-profile.ts";
 import type {
   AttachOptions,
@@ -19,7 +18,6 @@ import type {
   Started,
   StdioStream,
 } from "./shim.ts";
-import { execFailure, startFailure } from "./start-failure.ts";
 import { resolveUser, type UserRequest } from "./user.ts";
 
 /** What a sandbox needs of its runtime. */
@@ -28,7 +26,6 @@ export interface SandboxContext {
   readonly support: ResourceSupport;
   /** Capabilities that the daemon has: what a privileged exec gets. */
   readonly available: readonly Capability[];
-  readonly kind: "crun" | "runc";
   readonly profile: SecurityProfile;
   readonly cgroupPath: string;
   readonly workingDir: string;
@@ -82,13 +79,8 @@ export class OciSandbox implements Sandbox {
     return this.#shim.attach(options);
   }
 
-  async start(): Promise<Started> {
-    try {
-      return await this.#shim.start();
-    } catch (error) {
-      if (!(error instanceof RuntimeStartError)) throw error;
-      throw startFailure(error.detail, this.#context.kind, this.#request.args);
-    }
+  start(): Promise<Started> {
+    return this.#shim.start();
   }
 
   signal(signal: number): Promise<void> {
@@ -100,13 +92,7 @@ export class OciSandbox implements Sandbox {
   }
 
   async exec(request: ExecRequest): Promise<ExecProcess> {
-    const launch = await this.#execLaunch(request);
-    try {
-      return await this.#shim.exec(launch, { attach: request.attach });
-    } catch (error) {
-      if (!(error instanceof RuntimeStartError)) throw error;
-      throw execFailure(error.detail, request.args);
-    }
+    return this.#shim.exec(await this.#execLaunch(request), { attach: request.attach });
   }
 
   async #execLaunch(request: ExecRequest): Promise<ExecLaunch> {
