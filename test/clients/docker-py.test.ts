@@ -41,8 +41,11 @@ test("docker-py", async (context) => {
   const output = await new Promise<string>((resolve) => {
     const env = { ...process.env, PYTHONPATH: path, PYTHONDONTWRITEBYTECODE: "1" };
     // A failed check makes the exit code 1: the lines say which.
-    execFile("python3", [script, daemon.host, image], { env, timeout: 120_000 }, (_error, stdout) =>
-      resolve(stdout),
+    execFile(
+      "python3",
+      [script, daemon.host, image],
+      { encoding: "utf8", env, timeout: 120_000 },
+      (_error, stdout) => resolve(stdout),
     );
   });
   const checks = output
