@@ -16,11 +16,11 @@ import { inspectContainer } from "./container-inspect.ts";
 import { type Attachment, type AttachRequest, attachContainer, resizeContainer } from "./container-io.ts";
 import { type ListOptions, listContainers } from "./container-list.ts";
 import { pauseContainer, unpauseContainer } from "./container-pause.ts";
-import { pruneContainers, type RemoveOptions, removeContainer, volumeUsers } from "./container-remove.ts";
+import { pruneContainers, type RemoveOptions, removeContainer } from "./container-remove.ts";
 import { renameContainer } from "./container-rename.ts";
 import { startContainer } from "./container-start.ts";
 import { killContainer, restartContainer, type StopOptions, stopContainer } from "./container-stop.ts";
-import { ContainerTable } from "./container-table.ts";
+import { type ContainerUser, openContainerTable } from "./container-table.ts";
 import { updateContainer } from "./container-update.ts";
 import { type Wait, waitForContainer } from "./container-wait.ts";
 import {
@@ -36,12 +36,6 @@ import type { Exec } from "./exec-record.ts";
 import { type ContainerLog, type LogRequest, readContainerLog } from "./logs.ts";
 import { recoverContainers } from "./recover.ts";
 import { type ProcessTable, topOfContainer } from "./top.ts";
-
-export interface ContainerUser {
-  readonly id: string;
-  readonly name: string;
-  readonly running: boolean;
-}
 
 export interface ContainerEngine extends AsyncDisposable {
   create(request: CreateRequest): Promise<Created>;
@@ -94,7 +88,7 @@ export async function createContainerEngine(deps: ContainerEngineDeps): Promise<
   const ctx: ContainerContext = {
     ...deps,
     defaults: withDefaults(deps.defaults),
-    table: new ContainerTable(deps.database),
+    table: deps.table ?? (await openContainerTable(deps.database, deps.log)),
     locks: new KeyedLock(),
     closing: false,
     background: (what, work) => {
@@ -112,9 +106,6 @@ export async function createContainerEngine(deps: ContainerEngineDeps): Promise<
       startHealthChecks(ctx, container, sandbox);
     },
   };
-  await ctx.table.load((id, cause) => {
-    deps.log.error("a container's row cannot be read; it is left as it is", { container: id, error: cause });
-  });
   await recoverContainers(ctx);
   return engineOf(ctx, execs, background);
 }
@@ -190,9 +181,9 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
     },
     inspectExec: (id) => inspectExec(execs.resolve(id)),
     resizeExec: async (id, size) => resizeExec(execs.resolve(id), size),
-    usersOfImage: (id) => usersWhere(ctx, ({ document }) => document.imageId === id),
-    usersOfVolume: (name) => volumeUsers(ctx, name),
-    usersOfNetwork: (id) => usersWhere(ctx, ({ document }) => document.networkId === id),
+    usersOfImage: (id) => ctx.table.usersOfImage(id),
+    usersOfVolume: (name) => ctx.table.usersOfVolume(name),
+    usersOfNetwork: (id) => ctx.table.usersOfNetwork(id),
     connected: () =>
       [...ctx.table.all()].flatMap(({ id, name, isUp, document }) =>
         isUp && document.network !== null ? [{ id, name, endpoints: document.network.endpoints }] : [],
@@ -200,12 +191,6 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
     counts: () => countsOf(ctx),
     [Symbol.asyncDispose]: () => close(ctx, background),
   };
-}
-
-function usersWhere(ctx: ContainerContext, holds: (container: Container) => boolean): ContainerUser[] {
-  return [...ctx.table.all()]
-    .filter(holds)
-    .map((container) => ({ id: container.id, name: container.name, running: container.isUp }));
 }
 
 function countsOf(ctx: ContainerContext): ReturnType<ContainerEngine["counts"]> {

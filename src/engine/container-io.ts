@@ -96,14 +96,10 @@ function checkAttachable(container: Container): void {
 function openSource(container: Container, options: AttachOptions): Source {
   const { sandbox } = container;
   if (sandbox !== undefined && container.isUp) {
-    const stream = sandbox.attach(options);
+    const stream = attachOrEnd(sandbox, options);
     return {
       stream,
-      cancel: () =>
-        void stream.then(
-          (open) => open.destroy(),
-          () => {},
-        ),
+      cancel: () => void stream.then((open) => open?.destroy()),
     };
   }
   let pending!: PendingAttach;
@@ -119,6 +115,16 @@ function openSource(container: Container, options: AttachOptions): Source {
       pending.close();
     },
   };
+}
+
+/** Undefined when the process has just ended: its client sees the end of the output, not an error. */
+async function attachOrEnd(sandbox: Sandbox, options: AttachOptions): Promise<StdioStream | undefined> {
+  try {
+    return await sandbox.attach(options);
+  } catch (error) {
+    if (error instanceof EngineError && error.code === "not-running") return undefined;
+    throw error;
+  }
 }
 
 async function serveLive(

@@ -38,6 +38,9 @@ export async function removeContainer(
     throw error;
   }
   ctx.background("removing a container's files", removeFiles(ctx, container));
+  if (ctx.onRemoved !== undefined) {
+    ctx.background("letting go of an image", ctx.onRemoved(container.document.imageId));
+  }
   if (options.volumes) await removeAnonymousVolumes(ctx, container);
   containerEvent(ctx, container, "destroy");
   container.announceRemoved();
@@ -81,7 +84,8 @@ async function removeFiles(ctx: ContainerContext, container: Container): Promise
 
 async function removeAnonymousVolumes(ctx: ContainerContext, container: Container): Promise<void> {
   for (const mount of container.document.mounts) {
-    if (mount.kind !== "volume" || !mount.anonymous || volumeUsers(ctx, mount.name).length > 0) continue;
+    if (mount.kind !== "volume" || !mount.anonymous || ctx.table.usersOfVolume(mount.name).length > 0)
+      continue;
     try {
       await ctx.volumes.remove(mount.name, { force: true, usedBy: [] });
       ctx.events.publish("volume", "destroy", mount.name, { driver: mount.driver });
@@ -89,17 +93,6 @@ async function removeAnonymousVolumes(ctx: ContainerContext, container: Containe
       ctx.log.warn("removing an anonymous volume", { volume: mount.name, error: messageOf(error) });
     }
   }
-}
-
-/** Ids of the containers whose row names a volume. */
-export function volumeUsers(ctx: Pick<ContainerContext, "table">, name: string): string[] {
-  const users: string[] = [];
-  for (const container of ctx.table.all()) {
-    if (container.document.mounts.some((mount) => mount.kind === "volume" && mount.name === name)) {
-      users.push(container.id);
-    }
-  }
-  return users;
 }
 
 export const pruneFilters: ReadonlySet<string> = new Set(["label", "label!", "until"]);

@@ -5,11 +5,29 @@
  * 2. `insert` and `erase` are one durable commit each; all other saves survive the daemon's death only: after power
  *    loss the status comes from the exit record (invariant 5 of the design).
  */
+import type { ImageId } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import { type ContainerId, isId } from "#base/ids.ts";
+import type { Log } from "#base/log.ts";
 import type { Database } from "#state/database.ts";
 import { Container } from "./container.ts";
 import type { ContainerDocument } from "./container-document.ts";
+
+/** Opens the table before the parts of the daemon that must not throw away what a container needs. */
+export async function openContainerTable(database: Database, log: Log): Promise<ContainerTable> {
+  const table = new ContainerTable(database);
+  await table.load((id, cause) => {
+    log.error("a container's row cannot be read; it is left as it is", { container: id, error: cause });
+  });
+  return table;
+}
+
+/** Who uses something: `running` is Docker's State.Running. */
+export interface ContainerUser {
+  readonly id: string;
+  readonly name: string;
+  readonly running: boolean;
+}
 
 export class ContainerTable {
   readonly #database: Database;
@@ -42,6 +60,30 @@ export class ContainerTable {
   #add(container: Container): void {
     this.#byId.set(container.id, container);
     this.#byName.set(container.name, container);
+  }
+
+  /** Containers whose rows name the image. */
+  usersOfImage(id: ImageId): ContainerUser[] {
+    return this.#users(({ document }) => document.imageId === id);
+  }
+
+  /** Ids of the containers whose rows name the volume. */
+  usersOfVolume(name: string): string[] {
+    return this.#users(({ document }) =>
+      document.mounts.some((mount) => mount.kind === "volume" && mount.name === name),
+    ).map((user) => user.id);
+  }
+
+  usersOfNetwork(id: string): ContainerUser[] {
+    return this.#users(({ document }) => document.networkId === id);
+  }
+
+  #users(holds: (container: Container) => boolean): ContainerUser[] {
+    const users: ContainerUser[] = [];
+    for (const container of this.#byId.values()) {
+      if (holds(container)) users.push({ id: container.id, name: container.name, running: container.isUp });
+    }
+    return users;
   }
 
   get size(): number {

@@ -185,7 +185,7 @@ async function runExec(
     process = await container.sandbox!.exec({
       execId: exec.id,
       args: exec.command,
-      env: [...containerEnv(container, exec), ...effectiveEnv([...exec.env])],
+      env: effectiveEnv(exec.env),
       workingDir: exec.workingDir,
       user: exec.user,
       privileged: exec.privileged,
@@ -212,12 +212,6 @@ function endUnstarted(execs: ExecTable, container: Container, exec: Exec, exitCo
   exec.exitCode = exitCode;
   execs.ended(container, exec);
   exec.markStarted();
-}
-
-/** The container's environment below the exec's own, a name once (moby `ReplaceOrAppendEnvVars`). */
-function containerEnv(container: Container, exec: Exec): string[] {
-  const own = new Set(exec.env.map((entry) => entry.split("=", 1)[0]));
-  return effectiveEnv(container.document.config.Env).filter((entry) => !own.has(entry.split("=", 1)[0]));
 }
 
 async function finishExec(
