@@ -73,7 +73,8 @@ interface NativeStream {
 
 const empty = new Uint8Array(0);
 const outputBytes = 1024 * 1024;
-const ratioFreeBytes = 1024 ** 3;
+/** A little over the GiB, for the headers around a file of that size. */
+const ratioFreeBytes = 1024 ** 3 + 16 * 1024 ** 2;
 
 class NativeDecompressor implements Decompressor {
   readonly #handle: NativeHandle;

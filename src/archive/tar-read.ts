@@ -46,6 +46,7 @@ export class TarReader {
   readonly #block = Buffer.alloc(blockBytes);
   #filled = 0;
   #state: State = "header";
+  readonly #headersMax: number;
   #headers = 0;
   #zeroBlocks = 0;
   readonly #global: PaxRecords = {};
@@ -68,8 +69,10 @@ export class TarReader {
   #pendingSparse: { entry: TarEntry; stored: number } | undefined;
   #map: { text: string; numbers: number[]; bytes: number } = { text: "", numbers: [], bytes: 0 };
 
-  constructor(sink: TarSink) {
+  constructor(sink: TarSink, entriesMax: number = limits.archiveEntriesMax) {
     this.#sink = sink;
+    // Two header entries (PAX, long names) may precede each real one.
+    this.#headersMax = 3 * entriesMax;
   }
 
   /** True once the end-of-archive mark was read; what follows is ignored, as tar and Docker do. */
@@ -146,8 +149,7 @@ export class TarReader {
     if (this.#zeroBlocks > 0) throw badArchive("data after a zero block");
     if (!checksumMatches(block)) throw badArchive("checksum mismatch");
     this.#headers += 1;
-    // Two header entries (PAX, long names) may precede each real one.
-    if (this.#headers > 3 * limits.archiveEntriesMax) {
+    if (this.#headers > this.#headersMax) {
       throw new EngineError("invalid", "archive has too many entries", { code: "archive-limit" });
     }
     const flag = String.fromCharCode(block[156] ?? 0);

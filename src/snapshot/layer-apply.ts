@@ -47,6 +47,9 @@ const yes = Buffer.from("y");
 /** Highest uid and gid: the one above means "leave as it is" to chown(2). */
 const idMax = 0xfffffffe;
 const createFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+/** Zeros of at least this length are left out of the file: a bomb of zeros then costs no disk space. */
+const holeBytesMin = 64 * 1024;
+const zeros = Buffer.alloc(1024 * 1024);
 /** An attribute that would change how later files of the directory are made: set at the end. */
 const defaultAcl = "system.posix_acl_default";
 
@@ -74,7 +77,7 @@ export class LayerApplier implements TarSink, Disposable {
   /** Something that counted was removed again, so the sum is taken from the tree. */
   #recount = false;
   #usedBelow = false;
-  #file: { fd: number; entry: TarEntry; name: ByteString } | undefined;
+  #file: { readonly fd: number; readonly entry: TarEntry; holes: boolean } | undefined;
 
   constructor(rootFd: number, below?: LayerStack) {
     this.#rootFd = rootFd;
@@ -104,12 +107,12 @@ export class LayerApplier implements TarSink, Disposable {
   data(chunk: Uint8Array, offset: number): void {
     const file = this.#file;
     if (file === undefined) return;
-    const position = file.entry.sparse === undefined ? null : offset;
-    let at = 0;
-    while (at < chunk.length) {
-      const target = position === null ? null : position + at;
-      at += writeSync(file.fd, chunk, at, chunk.length - at, target);
+    if (chunk.length >= holeBytesMin && isZero(chunk)) {
+      file.holes = true;
+      return;
     }
+    let at = 0;
+    while (at < chunk.length) at += writeSync(file.fd, chunk, at, chunk.length - at, offset + at);
   }
 
   end(): void {
@@ -117,7 +120,7 @@ export class LayerApplier implements TarSink, Disposable {
     if (file === undefined) return;
     this.#file = undefined;
     try {
-      if (file.entry.sparse !== undefined) ftruncateSync(file.fd, file.entry.sizeBytes);
+      if (file.holes) ftruncateSync(file.fd, file.entry.sizeBytes);
       // Owner first: it clears setuid bits and file capabilities. Times last: writes change them.
       chownFd(file.fd, file.entry.uid, file.entry.gid);
       this.#setXattrs(file.entry, (attribute, value) => setXattrFd(file.fd, attribute, value));
@@ -211,7 +214,7 @@ export class LayerApplier implements TarSink, Disposable {
     const fd = tryOpenNameAt(parentFd, name, createFlags, 0o600);
     // ELOOP: O_NOFOLLOW met a symlink, which O_EXCL reports as EEXIST on most but not all file systems.
     if (typeof fd === "string") throw new SyscallError("openat", fd === "ELOOP" ? "EEXIST" : fd, name);
-    this.#file = { fd, entry, name };
+    this.#file = { fd, entry, holes: entry.sparse !== undefined };
   }
 
   #directory(entry: TarEntry, path: ByteString, name: ByteString): void {
@@ -403,6 +406,14 @@ function checkOwner(entry: TarEntry): void {
       });
     }
   }
+}
+
+function isZero(chunk: Uint8Array): boolean {
+  return (
+    chunk[0] === 0 &&
+    chunk.length <= zeros.length &&
+    zeros.compare(chunk, 0, chunk.length, 0, chunk.length) === 0
+  );
 }
 
 function copyData(from: number, to: number): void {
