@@ -77,6 +77,15 @@ void cgroup_discover(void)
 	fclose(file);
 }
 
+void cgroup_forget_hidden(const char *mount_point)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < hierarchy_count; i++)
+		if (strcmp(hierarchies[i].mount, mount_point) != 0)
+			hierarchies[kept++] = hierarchies[i];
+	hierarchy_count = kept;
+}
+
 bool cgroup_path_valid(const char *path)
 {
 	if (path[0] != '/' || path[1] == 0 || strlen(path) > 1024)

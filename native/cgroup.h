@@ -11,6 +11,9 @@
  */
 void cgroup_discover(void);
 
+/* Forgets the v2 tree beside v1 controllers: the shim has hidden it, and what shows there is no cgroup. */
+void cgroup_forget_hidden(const char *mount_point);
+
 /* True when this is a path below the mount that cannot climb: absolute, no `..`, not the root itself. */
 bool cgroup_path_valid(const char *path);
 

@@ -97,6 +97,7 @@ enum field_tag {
 #define LAUNCH_OPEN_STDIN 4u
 #define LAUNCH_STDIN_ONCE 8u
 #define LAUNCH_LOG_JSON 16u
+#define LAUNCH_HIDE_UNIFIED 32u
 /* TAG_FLAGS of OPEN_ATTACH and OPEN_EXEC. */
 #define STREAM_STDIN 1u
 #define STREAM_STDOUT 2u

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
@@ -25,26 +26,44 @@ int sysctl_write(const char *path, const char *value)
 	return result;
 }
 
+/* RFC 2863's "up", as linux/if.h has it, which musl's net/if.h excludes. */
+#define OPERATIONAL 6
+
+/* An attribute inside a nested one; NULL when there is none. */
+static const void *find_nested(const char *nest, size_t bytes, uint16_t type, size_t *found)
+{
+	for (size_t at = 0; nest != NULL && at + NLA_HDRLEN <= bytes;) {
+		const struct nlattr *attribute = (const void *)(nest + at);
+		if (attribute->nla_len < NLA_HDRLEN || attribute->nla_len > bytes - at)
+			return NULL;
+		if ((attribute->nla_type & NLA_TYPE_MASK) == type) {
+			*found = attribute->nla_len - NLA_HDRLEN;
+			return nest + at + NLA_HDRLEN;
+		}
+		at += NLA_ALIGN(attribute->nla_len);
+	}
+	return NULL;
+}
+
 static int read_link(const struct nlmsghdr *message, void *context)
 {
 	struct link_info *info = context;
 	if (message->nlmsg_type != RTM_NEWLINK)
 		return 0;
 	info->index = ((const struct ifinfomsg *)NLMSG_DATA(message))->ifi_index;
-	size_t bytes;
+	size_t bytes, nested;
+	const uint8_t *state = netlink_find(message, sizeof(struct ifinfomsg), IFLA_OPERSTATE, &bytes);
+	info->running = state != NULL && bytes == 1 && *state == OPERATIONAL;
 	const void *mac = netlink_find(message, sizeof(struct ifinfomsg), IFLA_ADDRESS, &bytes);
 	if (mac != NULL && bytes == MAC_BYTES)
 		memcpy(info->mac, mac, MAC_BYTES);
 	const char *nest = netlink_find(message, sizeof(struct ifinfomsg), IFLA_LINKINFO, &bytes);
-	for (size_t at = 0; nest != NULL && at + NLA_HDRLEN <= bytes;) {
-		const struct nlattr *attribute = (const void *)(nest + at);
-		if (attribute->nla_len < NLA_HDRLEN || attribute->nla_len > bytes - at)
-			break;
-		if ((attribute->nla_type & NLA_TYPE_MASK) == IFLA_INFO_KIND)
-			(void)snprintf(info->kind, sizeof info->kind, "%.*s", attribute->nla_len - NLA_HDRLEN,
-				       nest + at + NLA_HDRLEN);
-		at += NLA_ALIGN(attribute->nla_len);
-	}
+	const char *kind = find_nested(nest, bytes, IFLA_INFO_KIND, &nested);
+	if (kind != NULL)
+		(void)snprintf(info->kind, sizeof info->kind, "%.*s", (int)nested, kind);
+	const char *port = find_nested(nest, bytes, IFLA_INFO_SLAVE_DATA, &nested);
+	state = find_nested(port, nested, IFLA_BRPORT_STATE, &bytes);
+	info->forwarding = state != NULL && bytes == 1 && *state == BR_STATE_FORWARDING;
 	return 0;
 }
 

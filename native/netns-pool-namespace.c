@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "netns-pool.h"
@@ -179,6 +180,23 @@ static int open_namespace(int host_namespace, int *inside)
 	return result;
 }
 
+/*
+ * A carrier's change is worked off by a kernel thread, and until then packets are dropped: a container that starts at
+ * once would lose its first one, or the host its first ARP request, and wait a second for the next. Bounded: a link
+ * that takes longer comes up by itself.
+ */
+static void await_carrier(int socket, int inside, const char *host_name)
+{
+	const struct timespec pause = {.tv_nsec = 100000};
+	for (int attempt = 0; attempt < 200; attempt++) {
+		struct link_info ours, theirs;
+		if (link_find(socket, host_name, &ours) < 0 || link_find(inside, "eth0", &theirs) < 0 || ours.index == 0 ||
+		    (ours.forwarding && theirs.running))
+			return;
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
 int namespace_make(int socket, int host_namespace, const struct endpoint_request *request)
 {
 	int inside = -1;
@@ -188,6 +206,8 @@ int namespace_make(int socket, int host_namespace, const struct endpoint_request
 	int result = request == NULL ? 0 : connect_host(socket, namespace, request);
 	if (result == 0)
 		result = configure_inside(inside, request);
+	if (result == 0 && request != NULL)
+		await_carrier(socket, inside, request->host_name);
 	close(inside);
 	if (result < 0) {
 		close(namespace);

@@ -48,6 +48,8 @@ struct link_info {
 	int index; /* 0: there is none */
 	uint8_t mac[MAC_BYTES];
 	char kind[16];
+	bool running;
+	bool forwarding; /* as a bridge's port */
 };
 
 int link_find(int socket, const char *name, struct link_info *info);

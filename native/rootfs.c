@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "io.h"
 
 /*
@@ -94,7 +95,8 @@ static int stop_propagation_of_holder(int run_dir, struct failure *failure)
 
 /*
  * crun refuses a hybrid host (v1 controllers beside an almost empty v2 tree) unless the v2 tree is out of sight. An
- * unmount spreads to the peers of the *parent* mount, so that is what has to be cut off first.
+ * unmount spreads to the peers of the *parent* mount, so that is what has to be cut off first. crun then takes the bare
+ * mount point for a cgroup of its own and makes directories there: an empty file system of the shim's catches them.
  */
 static int hide_unified(struct failure *failure)
 {
@@ -114,6 +116,9 @@ static int hide_unified(struct failure *failure)
 		return fail(failure, "make private", UNIFIED);
 	if (umount2(UNIFIED, MNT_DETACH) < 0)
 		return fail(failure, "unmount", UNIFIED);
+	if (mount("skiff", UNIFIED, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=256k,mode=0700") < 0)
+		return fail(failure, "mount on", UNIFIED);
+	cgroup_forget_hidden(UNIFIED);
 	return 0;
 }
 
@@ -176,7 +181,9 @@ int rootfs_mount(const struct launch *launch, int run_dir, struct failure *failu
 	close(here);
 	if (mkdirat(run_dir, "rootfs", 0755) < 0 && errno != EEXIST)
 		return fail(failure, "mkdir", target);
-	if (stop_propagation_of_holder(run_dir, failure) < 0 || hide_unified(failure) < 0)
+	if (stop_propagation_of_holder(run_dir, failure) < 0)
+		return -1;
+	if ((launch->flags & LAUNCH_HIDE_UNIFIED) != 0 && hide_unified(failure) < 0)
 		return -1;
 	if (launch->lower_dirs.count > 0)
 		return mount_overlay(launch, target, failure);

@@ -158,7 +158,7 @@ static size_t build_arguments(const struct launch *launch, const char **out)
 	out[n++] = launch->runtime_path;
 	for (size_t i = 0; i < launch->runtime_arguments.count; i++)
 		out[n++] = launch->runtime_arguments.items[i];
-	static const char *const fixed[] = { "--log", "runtime.log", "--log-format", "json", "run", "--detach" };
+	static const char *const fixed[] = { "--log", "runtime.log", "run", "--detach" };
 	out[n++] = "--root";
 	out[n++] = launch->runtime_root;
 	for (size_t i = 0; i < array_length(fixed); i++)

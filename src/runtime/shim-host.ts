@@ -1,5 +1,6 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { formatTime, zeroTime } from "#base/clock.ts";
 import { errnoOf } from "#base/errors.ts";
 import type { ContainerId } from "#base/ids.ts";
@@ -20,6 +21,8 @@ import {
 } from "./shim-protocol.ts";
 import { clearRemains, readRemains } from "./shim-remains.ts";
 import { firstFrame, openWithFrame } from "./shim-socket.ts";
+
+const endingTimeoutMs = 2000;
 
 export type ShimHostOptions = LauncherOptions;
 
@@ -127,7 +130,14 @@ class NativeShimHost implements ShimHost {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const shim of this.#shims) shim.detach();
+    // Those whose container has ended are only cleaning up: with a little patience nothing of them is left.
+    const ending = [...this.#shims].filter((shim) => shim.ended);
+    for (const shim of this.#shims) if (!shim.ended) shim.detach();
+    await Promise.race([
+      Promise.all(ending.map((shim) => shim.closed)),
+      sleep(endingTimeoutMs, undefined, { ref: false }),
+    ]);
+    for (const shim of ending) shim.detach();
     await this.#launcher.stop();
   }
 }
@@ -161,7 +171,8 @@ function launchFrame(launch: ShimLaunch): Buffer {
     (launch.terminal ? launchFlags.terminal : 0) |
     (launch.openStdin ? launchFlags.openStdin : 0) |
     (launch.stdinOnce ? launchFlags.stdinOnce : 0) |
-    (launch.log.driver === "json-file" ? launchFlags.logJson : 0);
+    (launch.log.driver === "json-file" ? launchFlags.logJson : 0) |
+    (launch.runtime.kind === "crun" ? launchFlags.hideUnified : 0);
   const frame = new FrameWriter(frameTypes.launch)
     .number(tags.version, protocolVersion)
     .text(tags.id, launch.id)

@@ -89,6 +89,11 @@ export class ShimProcess implements Shim {
     return this.#pid;
   }
 
+  /** No exit is to be expected any more; the shim is cleaning up or about to be told so. */
+  get ended(): boolean {
+    return this.#settled;
+  }
+
   #take(reader: FrameReader, chunk: Buffer): void {
     try {
       reader.push(chunk);

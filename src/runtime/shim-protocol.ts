@@ -82,7 +82,7 @@ export const tags = {
   shimPid: 47,
 } as const;
 
-export const launchFlags = { volatile: 1, terminal: 2, openStdin: 4, stdinOnce: 8, logJson: 16 } as const;
+export const launchFlags = { volatile: 1, terminal: 2, openStdin: 4, stdinOnce: 8, logJson: 16, hideUnified: 32 } as const;
 export const streamFlags = {
   stdin: 1,
   stdout: 2,

@@ -2,8 +2,7 @@ import { RuntimeStartError } from "./runtime-start-error.ts";
 
 /**
  * From the words of crun and runc to the words of Docker, which clients match on, and to the exit code that a
- * container which could not be started has: 127 not found, 126 not executable, 128 else. Both runtimes log JSON lines
- * (`--log-format json`).
+ * container which could not be started has: 127 not found, 126 not executable, 128 else.
  */
 const createPrefix =
   "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: ";
@@ -16,21 +15,36 @@ export interface StartSubject {
   readonly cwd: string;
 }
 
-/** The last error message in the runtime's log, or the text itself when it is not one. */
+/**
+ * The error in the runtime's log: crun writes plain lines, runc logrus' `time="…" level=error msg="…"` (and JSON where its
+ * arguments ask for it). The last error counts; text of another shape is taken as it is.
+ */
 export function runtimeMessage(text: string): string {
   let last: string | undefined;
-  for (const line of text.split("\n")) {
-    if (!line.startsWith("{")) continue;
-    try {
-      const entry: unknown = JSON.parse(line);
-      if (typeof entry !== "object" || entry === null || !("msg" in entry)) continue;
-      const level = "level" in entry ? entry.level : "error";
-      if (typeof entry.msg === "string" && (level === "error" || level === "fatal")) last = entry.msg;
-    } catch {
-      // A line that was cut at the end of the buffer.
-    }
-  }
+  for (const line of text.split("\n")) last = logrusMessage(line) ?? jsonMessage(line) ?? last;
   return (last ?? text).trim();
+}
+
+function logrusMessage(line: string): string | undefined {
+  const match = /^time="[^"]*" level=(?:error|fatal) msg=(?:"((?:[^"\\]|\\.)*)"|(\S+))/.exec(line);
+  if (match === null) return undefined;
+  return match[2] ?? (match[1] ?? "").replace(/\\(.)/g, (_, char: string) => escapes[char] ?? char);
+}
+
+const escapes: Readonly<Record<string, string>> = { n: "\n", t: "\t", r: "\r" };
+
+function jsonMessage(line: string): string | undefined {
+  if (!line.startsWith("{")) return undefined;
+  try {
+    const entry: unknown = JSON.parse(line);
+    if (typeof entry !== "object" || entry === null || !("msg" in entry)) return undefined;
+    const level = "level" in entry ? entry.level : "error";
+    if (level !== "error" && level !== "fatal") return undefined;
+    return typeof entry.msg === "string" ? entry.msg : undefined;
+  } catch {
+    // Not JSON, or cut at the end of the buffer.
+    return undefined;
+  }
 }
 
 const errnoWords: readonly (readonly [RegExp, string])[] = [
@@ -56,7 +70,9 @@ function crunProgramFailure(message: string): { program: string; word: string } 
       message,
     );
   const word = open === null ? undefined : errnoWord(open[2] ?? "");
-  return open === null || word === undefined ? undefined : { program: open[1] ?? "", word };
+  if (open === null || word === undefined) return undefined;
+  // crun says EPERM for a directory, where an exec of one gives EACCES.
+  return { program: open[1] ?? "", word: word === "operation not permitted" ? "permission denied" : word };
 }
 
 /** runc's text is already Docker's; what precedes it differs by version. */
