@@ -83,7 +83,12 @@ export async function pull(
   setup: ImageSetup,
   fromImage: string,
   tag = "latest",
-  options: { platform?: string; auth?: object; signal?: AbortSignal; onLine?: (line: JsonMessage) => void } = {},
+  options: {
+    platform?: string;
+    auth?: object;
+    signal?: AbortSignal;
+    onLine?: (line: JsonMessage) => void;
+  } = {},
 ): Promise<JsonMessage[]> {
   const lines: JsonMessage[] = [];
   const registryAuth =
