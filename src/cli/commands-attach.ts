@@ -1,3 +1,4 @@
+import { containerPart } from "#sdk/path-part.ts";
 import type { ContainerDetails, WaitResult } from "#sdk/types.ts";
 import { type Command, ExitError, exactly } from "./command.ts";
 import type { CliContext } from "./context.ts";
@@ -20,7 +21,7 @@ export const attach: Command = {
 
 async function runAttach(context: CliContext, flags: Flags, [name]: readonly string[]): Promise<number> {
   const { client } = context;
-  const details = await client.json<ContainerDetails>("GET", `/containers/${encodeURIComponent(name!)}/json`);
+  const details = await client.json<ContainerDetails>("GET", `/containers/${containerPart(name!)}/json`);
   const { Id: id, Config: config, State: state } = details;
   if (!state.Running) throw new ExitError(1, "You cannot attach to a stopped container, start it first");
   if (state.Paused) throw new ExitError(1, "You cannot attach to a paused container, unpause it first");

@@ -1,3 +1,4 @@
+import { containerPart } from "#sdk/path-part.ts";
 import { atLeast, type Command, ExitError } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { collectEnvironment } from "./env-file.ts";
@@ -35,12 +36,12 @@ async function runExec(context: CliContext, flags: Flags, args: readonly string[
   const detachKeys = flags.text("detach-keys") || context.config.detachKeys || "";
   const env = collectEnvironment(flags.list("env-file"), flags.list("env"), context.env);
   // The container first: a wrong name is told even where the terminal is wrong too.
-  await client.run("GET", `/containers/${encodeURIComponent(name)}/json`);
+  await client.run("GET", `/containers/${containerPart(name)}/json`);
   if (!detach && stdin && tty && process.stdin.isTTY !== true)
     throw new ExitError(1, "the input device is not a TTY");
   const { width, height } = terminalSize();
   const consoleSize = tty && width > 0 ? { ConsoleSize: [height, width] } : {};
-  const created = await client.json<{ Id: string }>("POST", `/containers/${encodeURIComponent(name)}/exec`, {
+  const created = await client.json<{ Id: string }>("POST", `/containers/${containerPart(name)}/exec`, {
     json: {
       User: flags.text("user"),
       Privileged: flags.bool("privileged"),

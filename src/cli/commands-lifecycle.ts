@@ -1,4 +1,5 @@
 import { ApiError } from "#sdk/api-error.ts";
+import { containerPart } from "#sdk/path-part.ts";
 import type { WaitResult } from "#sdk/types.ts";
 import { atLeast, type Command, ExitError } from "./command.ts";
 import { forEachInTurn, forEachName } from "./each.ts";
@@ -27,7 +28,7 @@ export const stop: Command = {
   args: atLeast(1),
   run: (context, flags, names) =>
     forEachName(context, names, async (name) => {
-      await context.client.run("POST", `/containers/${encodeURIComponent(name)}/stop`, {
+      await context.client.run("POST", `/containers/${containerPart(name)}/stop`, {
         query: stopQuery(flags),
       });
       return name;
@@ -40,7 +41,7 @@ export const restart: Command = {
   args: atLeast(1),
   run: (context, flags, names) =>
     forEachInTurn(context, names, async (name) => {
-      await context.client.run("POST", `/containers/${encodeURIComponent(name)}/restart`, {
+      await context.client.run("POST", `/containers/${containerPart(name)}/restart`, {
         query: stopQuery(flags),
       });
       return name;
@@ -53,7 +54,7 @@ export const kill: Command = {
   args: atLeast(1),
   run: (context, flags, names) =>
     forEachName(context, names, async (name) => {
-      await context.client.run("POST", `/containers/${encodeURIComponent(name)}/kill`, {
+      await context.client.run("POST", `/containers/${containerPart(name)}/kill`, {
         query: { signal: flags.text("signal") || undefined },
       });
       return name;
@@ -67,7 +68,7 @@ function plainAction(action: string): Command {
     args: atLeast(1),
     run: (context, _flags, names) =>
       forEachName(context, names, async (name) => {
-        await context.client.run("POST", `/containers/${encodeURIComponent(name)}/${action}`);
+        await context.client.run("POST", `/containers/${containerPart(name)}/${action}`);
         return name;
       }),
   };
@@ -82,10 +83,7 @@ export const wait: Command = {
   args: atLeast(1),
   run: (context, _flags, names) =>
     forEachInTurn(context, names, async (name) => {
-      const result = await context.client.json<WaitResult>(
-        "POST",
-        `/containers/${encodeURIComponent(name)}/wait`,
-      );
+      const result = await context.client.json<WaitResult>("POST", `/containers/${containerPart(name)}/wait`);
       return String(result.StatusCode);
     }),
 };
@@ -103,8 +101,8 @@ export const remove: Command = {
     const failures: string[] = [];
     const results = names.map(async (name) => {
       const trimmed = name.replace(/^\/+/, "");
-      if (trimmed === "") throw new Error("Container name cannot be empty");
-      await context.client.run("DELETE", `/containers/${encodeURIComponent(trimmed)}`, {
+      if (trimmed === "") throw new Error("container name cannot be empty");
+      await context.client.run("DELETE", `/containers/${containerPart(trimmed)}`, {
         query: {
           force: force ? true : undefined,
           v: flags.bool("volumes") ? true : undefined,

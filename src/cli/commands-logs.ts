@@ -1,3 +1,4 @@
+import { containerPart } from "#sdk/path-part.ts";
 import { demultiplex, writeAll } from "#sdk/stdio-demux.ts";
 import type { ContainerDetails } from "#sdk/types.ts";
 import { type Command, ExitError, exactly } from "./command.ts";
@@ -23,7 +24,7 @@ export const logs: Command = {
 
 async function runLogs(context: CliContext, flags: Flags, [name]: readonly string[]): Promise<number> {
   const { client } = context;
-  const details = await client.json<ContainerDetails>("GET", `/containers/${encodeURIComponent(name!)}/json`);
+  const details = await client.json<ContainerDetails>("GET", `/containers/${containerPart(name!)}/json`);
   const response = await client.request("GET", `/containers/${details.Id}/logs`, {
     query: {
       stdout: true,

@@ -1,3 +1,4 @@
+import { containerPart } from "#sdk/path-part.ts";
 import type { ContainerDetails } from "#sdk/types.ts";
 import { atLeast, between, type Command, ExitError, exactly } from "./command.ts";
 import { errorText } from "./error-text.ts";
@@ -12,7 +13,7 @@ export const top: Command = {
   run: async (context, _flags, [name, ...options]) => {
     const result = await context.client.json<{ Titles: string[]; Processes: string[][] | null }>(
       "GET",
-      `/containers/${encodeURIComponent(name!)}/top`,
+      `/containers/${containerPart(name!)}/top`,
       { query: { ps_args: options.length === 0 ? undefined : options.join(" ") } },
     );
     const lines = [result.Titles, ...(result.Processes ?? [])].map((cells) =>
@@ -33,7 +34,7 @@ export const diff: Command = {
     if (name === "") throw new ExitError(1, "Container name cannot be empty");
     const changes = await context.client.json<{ Path: string; Kind: 0 | 1 | 2 }[] | null>(
       "GET",
-      `/containers/${encodeURIComponent(name!)}/changes`,
+      `/containers/${containerPart(name!)}/changes`,
     );
     for (const change of changes ?? [])
       context.print(`${changeKinds[change.Kind]} ${sanitizeCell(change.Path)}`);
@@ -50,7 +51,7 @@ export const rename: Command = {
     if (before === "" || after === "")
       throw new ExitError(1, "Error: Neither old nor new names may be empty");
     try {
-      await context.client.run("POST", `/containers/${encodeURIComponent(before)}/rename`, {
+      await context.client.run("POST", `/containers/${containerPart(before)}/rename`, {
         query: { name: after },
       });
     } catch (error) {
@@ -68,7 +69,7 @@ export const port: Command = {
   run: async (context, _flags, [name, wanted]) => {
     const details = await context.client.json<ContainerDetails>(
       "GET",
-      `/containers/${encodeURIComponent(name!)}/json`,
+      `/containers/${containerPart(name!)}/json`,
     );
     const ports = details.NetworkSettings.Ports ?? {};
     if (wanted !== undefined) {

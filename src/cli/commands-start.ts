@@ -1,3 +1,4 @@
+import { containerPart } from "#sdk/path-part.ts";
 import type { ContainerDetails } from "#sdk/types.ts";
 import { atLeast, type Command, ExitError } from "./command.ts";
 import type { CliContext } from "./context.ts";
@@ -32,7 +33,7 @@ async function runStart(context: CliContext, flags: Flags, names: readonly strin
   const failed: string[] = [];
   for (const name of names) {
     try {
-      await context.client.run("POST", `/containers/${encodeURIComponent(name)}/start`);
+      await context.client.run("POST", `/containers/${containerPart(name)}/start`);
       context.print(name);
     } catch (error) {
       context.error(errorText(error));
@@ -45,7 +46,7 @@ async function runStart(context: CliContext, flags: Flags, names: readonly strin
 
 async function startAttached(context: CliContext, flags: Flags, name: string): Promise<number> {
   const { client } = context;
-  const details = await client.json<ContainerDetails>("GET", `/containers/${encodeURIComponent(name)}/json`);
+  const details = await client.json<ContainerDetails>("GET", `/containers/${containerPart(name)}/json`);
   const { Id: id, Config: config } = details;
   const detachKeys = flags.text("detach-keys") || context.config.detachKeys || "";
   using _signals = config.Tty

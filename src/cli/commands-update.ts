@@ -1,3 +1,4 @@
+import { containerPart } from "#sdk/path-part.ts";
 import { atLeast, type Command, ExitError } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { errorText } from "./error-text.ts";
@@ -59,7 +60,7 @@ async function runUpdate(context: CliContext, flags: Flags, names: readonly stri
     try {
       const result = await context.client.json<{ Warnings: string[] | null }>(
         "POST",
-        `/containers/${encodeURIComponent(name)}/update`,
+        `/containers/${containerPart(name)}/update`,
         { json: body },
       );
       context.print(name);

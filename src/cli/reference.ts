@@ -28,7 +28,7 @@ export function parseReference(text: string): ImageReference {
   const tagged = colon > named.lastIndexOf("/");
   const tag = tagged ? named.slice(colon + 1) : "";
   const { domain, path } = splitDomain(tagged ? named.slice(0, colon) : named);
-  if (path.toLowerCase() !== path && pathPattern.test(path.toLowerCase())) {
+  if (path.toLowerCase() !== path) {
     throw new Error(`invalid reference format: repository name (${path}) must be lowercase`);
   }
   const fits = domainPattern.test(domain) && pathPattern.test(path);

@@ -19,6 +19,12 @@ export interface GoStruct {
   readonly [goType]: string;
 }
 
+/**
+ * On a struct whose JSON names differ from Go's field names (`ID` is `Id` in JSON): JSON name by field name.
+ * Templates see the field names, `json` writes the others.
+ */
+export const jsonNames: unique symbol = Symbol("jsonNames");
+
 export const nilSlice: readonly unknown[] = Object.freeze([]);
 export const nilMap: ReadonlyMap<string, unknown> = new Map();
 
@@ -85,9 +91,13 @@ export function toGoJson(value: unknown, options: { escapeHtml?: boolean; indent
         escaped = true;
       }
     }
+    const renamed = (item as { [jsonNames]?: Readonly<Record<string, string>> })[jsonNames] ?? {};
     return wrap(
       "{",
-      entries.map(([key, entry]) => `${goJsonString(key, escaped)}${colon}${write(entry, escaped, inner)}`),
+      entries.map(
+        ([key, entry]) =>
+          `${goJsonString(renamed[key] ?? key, escaped)}${colon}${write(entry, escaped, inner)}`,
+      ),
       "}",
     );
   };

@@ -190,7 +190,9 @@ class Execution {
     if (typeof value === "function") {
       this.#fail(pipe.at, pipeText(pipe), "can't print func of type func");
     }
-    this.#out += value === undefined ? "<no value>" : goFormat(value);
+    // Decoded JSON holds null in an interface, which a pipeline turns into no value at all.
+    const absent = value === undefined || (value === null && this.#missingKeyFails);
+    this.#out += absent ? "<no value>" : goFormat(value);
   }
 
   #pipeline(pipe: Pipe, dot: unknown): unknown {
