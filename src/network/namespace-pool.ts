@@ -33,6 +33,7 @@ export class NamespacePool {
   readonly #target: number;
   #ready: HeldNamespace[] = [];
   #filling: Promise<void> | undefined;
+  #making: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -84,6 +85,11 @@ export class NamespacePool {
     return this.#filling;
   }
 
+  /** Resolves when nothing is being made. */
+  async settled(): Promise<void> {
+    await this.#making;
+  }
+
   /** Forgets the namespaces of a helper that ended. */
   dropDead(): void {
     const dead = this.#ready.filter((namespace) => !namespace.helper.alive);
@@ -121,7 +127,9 @@ export class NamespacePool {
       }
     };
     let pending = 0;
-    const results = await Promise.allSettled(Array.from({ length: makesAtOnce }, worker));
+    const making = Promise.allSettled(Array.from({ length: makesAtOnce }, worker));
+    this.#making = making;
+    const results = await making;
     const failure = results.find((result) => result.status === "rejected");
     if (failure === undefined || this.#closed) return;
     this.#log.warn("cannot make network namespaces ahead of time", { error: messageOf(failure.reason) });

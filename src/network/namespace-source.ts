@@ -74,7 +74,7 @@ export class NamespaceSource {
     wanted: { address?: Ipv4 | undefined; mac?: string | undefined } = {},
   ): Promise<HeldNamespace> {
     if (wanted.address === undefined && wanted.mac === undefined) {
-      return this.#taken(this.#bridged.take() ?? (await this.#makeBridged()));
+      return this.#taken(this.#bridged.take() ?? (await this.#makeOrAwait()));
     }
     if (wanted.address !== undefined) await this.#claim(wanted.address);
     return this.#taken(await this.#makeBridged(wanted.address, wanted.mac));
@@ -178,6 +178,13 @@ export class NamespaceSource {
     }
     // The address stays claimed: it goes from the pooled namespace to the one that is made for it.
     await pooled.helper.request("drop", pooled.descriptor);
+  }
+
+  async #makeOrAwait(): Promise<HeldNamespace> {
+    // The last address may just be on its way into the pool.
+    if (this.addresses.free > 0) return this.#makeBridged();
+    await this.#bridged.settled();
+    return this.#bridged.take() ?? this.#makeBridged();
   }
 
   async #makeIsolated(): Promise<HeldNamespace> {
