@@ -98,7 +98,7 @@ void process_rename(const char *title)
 	snprintf(title_start, room, "%s", title);
 }
 
-static void serve(int listener)
+static void serve(int listener, int watch)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0)
@@ -109,6 +109,8 @@ static void serve(int listener)
 		       (peer.uid == 0 || peer.uid == geteuid());
 	if (allowed && fork() == 0) {
 		close(listener);
+		if (watch >= 0)
+			close(watch);
 		if (chdir("/") < 0)
 			_exit(1);
 		shim_main(fd);
@@ -133,7 +135,7 @@ static _Noreturn void run(int listener, const char *name)
 				_exit(0);
 		}
 		if ((fds[0].revents & POLLIN) != 0)
-			serve(listener);
+			serve(listener, watch);
 	}
 }
 

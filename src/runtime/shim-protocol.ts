@@ -82,7 +82,14 @@ export const tags = {
   shimPid: 47,
 } as const;
 
-export const launchFlags = { volatile: 1, terminal: 2, openStdin: 4, stdinOnce: 8, logJson: 16, hideUnified: 32 } as const;
+export const launchFlags = {
+  volatile: 1,
+  terminal: 2,
+  openStdin: 4,
+  stdinOnce: 8,
+  logJson: 16,
+  hideUnified: 32,
+} as const;
 export const streamFlags = {
   stdin: 1,
   stdout: 2,
@@ -183,7 +190,16 @@ function malformed(): EngineError {
   return new EngineError("system", "malformed frame from a shim", { code: "shim-protocol" });
 }
 
-/** Cuts a byte stream into frames. `rest` gives back what follows the last frame that was taken. */
+export const frameHeaderBytes = 4;
+
+/** The length that a frame's header announces; throws `system` when it cannot be one. */
+export function frameLength(header: Buffer): number {
+  const length = header.readUInt32LE(0);
+  if (length === 0 || length > limits.shimFrameBytesMax) throw malformed();
+  return length;
+}
+
+/** Cuts a byte stream into frames. */
 export class FrameReader {
   #buffer: Buffer = Buffer.alloc(0);
 
@@ -193,16 +209,11 @@ export class FrameReader {
 
   /** The next whole frame, or undefined; throws `system` when the bytes are no frame. */
   next(): Frame | undefined {
-    if (this.#buffer.length < 4) return undefined;
-    const length = this.#buffer.readUInt32LE(0);
-    if (length === 0 || length > limits.shimFrameBytesMax) throw malformed();
-    if (this.#buffer.length < 4 + length) return undefined;
-    const body = this.#buffer.subarray(4, 4 + length);
-    this.#buffer = this.#buffer.subarray(4 + length);
+    if (this.#buffer.length < frameHeaderBytes) return undefined;
+    const end = frameHeaderBytes + frameLength(this.#buffer);
+    if (this.#buffer.length < end) return undefined;
+    const body = this.#buffer.subarray(frameHeaderBytes, end);
+    this.#buffer = this.#buffer.subarray(end);
     return new Frame(body);
-  }
-
-  rest(): Buffer {
-    return this.#buffer;
   }
 }

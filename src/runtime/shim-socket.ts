@@ -2,7 +2,7 @@ import { closeSync, openSync } from "node:fs";
 import { createConnection, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
 import { EngineError } from "#base/errors.ts";
-import { type Frame, FrameReader } from "./shim-protocol.ts";
+import { Frame, frameHeaderBytes, frameLength } from "./shim-protocol.ts";
 
 /** `sun_path` with its NUL (unix(7)). */
 const socketPathBytesMax = 107;
@@ -35,17 +35,16 @@ export function connectUnix(path: string): Promise<Socket> {
 }
 
 /**
- * The first frame that comes over a connection; what follows it stays in the socket to be read. Rejects with
- * `unavailable` when the connection ends before.
+ * The first frame that comes over a connection; what follows it stays in the socket, which is then as if nobody had read
+ * from it. Rejects with `unavailable` when the connection ends before.
  */
 export function firstFrame(socket: Socket, signal?: AbortSignal): Promise<Frame> {
   return new Promise((resolve, reject) => {
-    const reader = new FrameReader();
+    let header: Buffer | null = null;
     const stop = (): void => {
-      socket.pause();
-      socket.off("data", onData);
-      socket.off("close", onClose);
+      socket.off("readable", onReadable);
       socket.off("end", onClose);
+      socket.off("close", onClose);
       signal?.removeEventListener("abort", onAbort);
     };
     const fail = (error: unknown): void => {
@@ -57,23 +56,22 @@ export function firstFrame(socket: Socket, signal?: AbortSignal): Promise<Frame>
       fail(new EngineError("unavailable", "the shim closed its connection", { code: "shim-gone" }));
     };
     const onAbort = (): void => fail(signal?.reason);
-    const onData = (chunk: Buffer): void => {
-      let frame: Frame | undefined;
+    const onReadable = (): void => {
       try {
-        reader.push(chunk);
-        frame = reader.next();
+        header ??= socket.read(frameHeaderBytes) as Buffer | null;
+        const body = header === null ? null : (socket.read(frameLength(header)) as Buffer | null);
+        if (header === null || body === null) {
+          return;
+        }
+        stop();
+        resolve(new Frame(body));
       } catch (error) {
         fail(error);
-        return;
       }
-      if (frame === undefined) return;
-      stop();
-      if (reader.rest().length > 0) socket.unshift(reader.rest());
-      resolve(frame);
     };
-    socket.on("data", onData);
-    socket.on("close", onClose);
+    socket.on("readable", onReadable);
     socket.on("end", onClose);
+    socket.on("close", onClose);
     signal?.addEventListener("abort", onAbort);
     if (signal?.aborted === true) onAbort();
   });

@@ -119,13 +119,16 @@ export class Rig implements AsyncDisposable {
   readonly execRoot: string;
   readonly layer: string;
   readonly launcherCgroup: string;
+  readonly cgroupParent: string;
   host!: ShimHost;
 
   private constructor() {
     this.root = mkdtempSync(join(tmpdir(), "skiff-shim-"));
     this.execRoot = join(this.root, "run");
     this.layer = join(this.root, "layer");
-    this.launcherCgroup = `/skiff-test-shims-${process.pid}`;
+    const unique = this.root.slice(this.root.lastIndexOf("-") + 1);
+    this.launcherCgroup = `/skiff-test-shims-${unique}`;
+    this.cgroupParent = `/skiff-test-${unique}`;
     mkdirSync(join(this.execRoot, "containers"), { recursive: true, mode: 0o700 });
     makeLayer(this.layer);
   }
@@ -157,7 +160,7 @@ export class Rig implements AsyncDisposable {
     }
     chmodSync(join(stateDir, "upper"), 0o755);
     const logPath = join(stateDir, `${id}-json.log`);
-    const cgroupPath = `/skiff-test/${id}`;
+    const cgroupPath = `${this.cgroupParent}/${id}`;
     const launch: ShimLaunch = {
       id,
       runDir,
@@ -182,11 +185,9 @@ export class Rig implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.host[Symbol.asyncDispose]();
     rmSync(this.root, { recursive: true, force: true });
-    for (const hierarchy of cgroupMounts()) {
-      try {
-        // Parents of the containers' cgroups; not empty when a test left something, which the leak check tells.
-        spawnSync("rmdir", [join(hierarchy, "skiff-test")], { stdio: "ignore" });
-      } catch {}
+    // The parents of the containers' cgroups: not empty only when a test left something, which the leak check tells.
+    for (const mount of cgroupMounts()) {
+      spawnSync("rmdir", [join(mount, this.cgroupParent)], { stdio: "ignore" });
     }
   }
 }
