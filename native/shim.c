@@ -217,6 +217,28 @@ static void report_started(void)
 	control_send(&frame);
 }
 
+/*
+ * From /proc: prlimit of another user's process needs CAP_SYS_RESOURCE, which the host may not have. The lines are in the
+ * order of the limits' numbers, in columns of fixed width.
+ */
+static void read_limits(pid_t pid)
+{
+	char path[64], text[4096];
+	snprintf(path, sizeof path, "/proc/%d/limits", (int)pid);
+	ssize_t length = read_small_file(AT_FDCWD, path, text, sizeof text - 1);
+	text[length > 0 ? length : 0] = 0;
+	const char *line = text;
+	for (int kind = 0; kind < 16; kind++) {
+		struct rlimit *limit = &shim.limits[kind];
+		getrlimit(kind, limit);
+		line = strchr(line, '\n');
+		if (line == NULL || strlen(++line) < 68)
+			return;
+		limit->rlim_cur = line[26] == 'u' ? RLIM_INFINITY : strtoull(line + 26, NULL, 10);
+		limit->rlim_max = line[47] == 'u' ? RLIM_INFINITY : strtoull(line + 47, NULL, 10);
+	}
+}
+
 static void runtime_ended(int status)
 {
 	pid_t pid = -1;
@@ -237,8 +259,7 @@ static void runtime_ended(int status)
 	shim.state = STATE_RUNNING;
 	shim.exit.started_ns = realtime_ns();
 	/* An exec gets the limits the process was given, whatever it makes of them later. */
-	for (int kind = 0; kind < 16; kind++)
-		prlimit(pid, kind, NULL, &shim.limits[kind]);
+	read_limits(pid);
 	runtime_take_console(&shim);
 	report_started();
 	stdio_begin(&shim.io);

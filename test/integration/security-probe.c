@@ -84,11 +84,8 @@ static long try_kill_other(void)
 		pause();
 	}
 	usleep(50000);
-	if (setresuid(-1, 1234, -1) < 0)
-		return -1;
-	long result = kill(pid, 0);
-	int saved = errno;
-	setresuid(-1, 0, -1);
+	long result = waitpid(pid, NULL, WNOHANG) == 0 ? kill(pid, 0) : -1;
+	int saved = result < 0 ? EPERM : 0;
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	errno = saved;
@@ -181,7 +178,7 @@ static long attempt(const char *name)
 	if (!strcmp(name, "cap-sys_time")) return raw(SYS_clock_settime, 0, 0, 0, 0, 0);
 	if (!strcmp(name, "cap-sys_nice")) return raw(SYS_setpriority, 0, 0, -5, 0, 0);
 	if (!strcmp(name, "cap-sys_resource")) { long value[2] = { 1 << 30, 1 << 30 }; return raw(SYS_setrlimit, 7, (long)value, 0, 0, 0); }
-	if (!strcmp(name, "cap-net_admin")) { unsigned mark = 1; return setsockopt(socket(AF_INET, SOCK_DGRAM, 0), SOL_SOCKET, SO_MARK, &mark, sizeof mark); }
+	if (!strcmp(name, "cap-net_admin")) { unsigned mark = 1; return setsockopt(socket(AF_INET, SOCK_DGRAM, 0), SOL_SOCKET, SO_RCVBUFFORCE, &mark, sizeof mark); }
 	if (!strcmp(name, "cap-dac_read_search")) return raw(SYS_open_by_handle_at, -1, 0, 0, 0, 0);
 	if (!strcmp(name, "cap-sys_module")) return raw(SYS_delete_module, (long)"nope", 0, 0, 0, 0);
 	if (!strcmp(name, "cap-sys_rawio")) return open("/dev/mem", O_RDONLY) < 0 ? -1 : 0;
