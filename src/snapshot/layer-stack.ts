@@ -52,6 +52,10 @@ export class LayerStack implements Disposable {
     }
   }
 
+  get isEmpty(): boolean {
+    return this.#roots.length === 0;
+  }
+
   find(path: ByteString): Found | undefined {
     for (const rootFd of this.#roots) {
       const fd = tryOpenat2(rootFd, path, O_PATH | constants.O_NOFOLLOW, 0, strict);

@@ -12,9 +12,9 @@ import {
   tryOpenat2,
 } from "#sys/beneath.ts";
 import { S_IFDIR, S_IFLNK, statAt } from "#sys/file-status.ts";
-import { chmodAt, chownAt, closeFd, mkdirAt, O_PATH, readlinkAt, unlinkAt } from "#sys/files.ts";
+import { chmodAt, chownAt, closeFd, mkdirAt, O_PATH, openNameAt, readlinkAt, unlinkAt } from "#sys/files.ts";
 import { getXattrAt, listXattrAt, setXattrAt } from "#sys/xattr.ts";
-import { joinPath, parentOf } from "./archive-path.ts";
+import { parentOf } from "./archive-path.ts";
 import { type Found, isOpaque, isWhiteout, type LayerStack, opaqueAttribute } from "./layer-stack.ts";
 
 const inRoot = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
@@ -25,6 +25,8 @@ const directory = O_PATH | constants.O_DIRECTORY;
 const cachedMax = 256;
 /** The kernel's own bound on symlinks in one resolution. */
 const linkHopsMax = 40;
+/** Names in one resolution: as many as the kernel would take through that many links. */
+const stepsMax = linkHopsMax * (limits.archivePathBytesMax / 2);
 
 /** The layer cannot be applied on its own: it needs what the layers below say (snapshotter.ts, invariant 2). */
 export class DependsOnBelow extends EngineError {
@@ -122,67 +124,85 @@ export class ParentDirectories implements Disposable {
     // ENOTDIR may be a whiteout that an entry below now replaces.
     if (fd !== "ENOENT" && fd !== "ENOTDIR") throw new SyscallError("openat2", fd, textOfBytes(path));
     if (this.#below === undefined && fd === "ENOENT") throw new DependsOnBelow(path);
-    const made = this.#makeImplied(path);
-    const retry = tryOpenat2(this.#rootFd, made, directory, 0, strict);
-    if (typeof retry === "string") throw new SyscallError("openat2", retry, textOfBytes(path));
-    return retry;
+    return this.#makeImplied(path);
   }
 
-  /** Walks the merged view name by name, making what only the layers below have; gives the path without links. */
-  #makeImplied(path: ByteString): ByteString {
+  /**
+   * Walks the merged view name by name, making what only the layers below have; gives the open directory. It goes down by
+   * descriptor, so that a step costs the same at any depth; only `..` and absolute links resolve a path again.
+   */
+  #makeImplied(path: ByteString): number {
     const left = path.split("/").reverse();
-    let at = "" as ByteString;
+    const names: ByteString[] = [];
     let hops = 0;
-    while (left.length > 0) {
-      const name = left.pop() as string;
-      if (name === "" || name === ".") continue;
-      if (name === "..") {
-        at = parentOf(at);
-        continue;
+    let steps = 0;
+    let fd = this.#reopen(names);
+    try {
+      while (left.length > 0) {
+        const name = left.pop() as ByteString;
+        steps += 1;
+        if (name === "" || name === ".") continue;
+        if (name === "..") {
+          names.pop();
+          fd = this.#move(fd, this.#reopen(names));
+          continue;
+        }
+        const target = this.#enter(fd, names, name);
+        if (target === undefined) {
+          names.push(name);
+          fd = this.#move(fd, openNameAt(fd, name, directory));
+          continue;
+        }
+        hops += 1;
+        if (hops > linkHopsMax || steps > stepsMax)
+          throw new SyscallError("openat2", "ELOOP", textOfBytes(path));
+        if (target.startsWith("/")) {
+          names.length = 0;
+          fd = this.#move(fd, this.#reopen(names));
+        }
+        left.push(...target.split("/").reverse());
       }
-      const next = joinPath(at, name);
-      const target = this.#enter(at, name as ByteString, next);
-      if (target === undefined) {
-        at = next;
-        continue;
-      }
-      hops += 1;
-      if (hops > linkHopsMax || left.length > limits.archivePathDepthMax * 2) {
-        throw new SyscallError("openat2", "ELOOP", textOfBytes(path));
-      }
-      if (target.startsWith("/")) at = "" as ByteString;
-      left.push(...target.split("/").reverse());
+      return fd;
+    } catch (error) {
+      closeFd(fd);
+      throw error;
     }
-    return at;
   }
 
-  /** Makes sure that one name is a directory of this layer, or gives the target of the symlink it is. */
-  #enter(parent: ByteString, name: ByteString, path: ByteString): ByteString | undefined {
-    const parentFd = tryOpenat2(this.#rootFd, parent, directory, 0, strict);
-    if (typeof parentFd === "string") throw new SyscallError("openat2", parentFd, textOfBytes(parent));
-    try {
-      const own = statAt(parentFd, name);
-      if (own?.type === S_IFDIR) return undefined;
-      if (own?.type === S_IFLNK) return readlinkAt(parentFd, name);
-      if (own !== undefined) {
-        if (!isWhiteout(own)) throw new SyscallError("mkdir", "ENOTDIR", textOfBytes(path));
-        unlinkAt(parentFd, name);
-        this.#makeDirectory(parentFd, name, path, undefined);
-        setXattrAt(parentFd, name, opaqueAttribute, Buffer.from("y"));
-        return undefined;
-      }
-      if (this.#below === undefined) throw new DependsOnBelow(path);
-      const found = this.#ownHides(parent) ? undefined : this.#below.find(path);
-      if (found?.stat.type === S_IFLNK) return this.#below.readLink(found);
-      this.#makeDirectory(parentFd, name, path, found?.stat.type === S_IFDIR ? found : undefined);
+  #move(from: number, to: number): number {
+    closeFd(from);
+    return to;
+  }
+
+  #reopen(names: readonly ByteString[]): number {
+    const fd = tryOpenat2(this.#rootFd, names.join("/"), directory, 0, strict);
+    if (typeof fd === "string") throw new SyscallError("openat2", fd, textOfBytes(names.join("/")));
+    return fd;
+  }
+
+  /** Makes sure that a name is a directory of this layer, or gives the target of the symlink it is. */
+  #enter(parentFd: number, parent: readonly ByteString[], name: ByteString): ByteString | undefined {
+    const own = statAt(parentFd, name);
+    if (own?.type === S_IFDIR) return undefined;
+    if (own?.type === S_IFLNK) return readlinkAt(parentFd, name);
+    const path = [...parent, name].join("/") as ByteString;
+    if (own !== undefined) {
+      if (!isWhiteout(own)) throw new SyscallError("mkdir", "ENOTDIR", textOfBytes(path));
+      unlinkAt(parentFd, name);
+      this.#makeDirectory(parentFd, name, path, undefined);
+      setXattrAt(parentFd, name, opaqueAttribute, Buffer.from("y"));
       return undefined;
-    } finally {
-      closeFd(parentFd);
     }
+    if (this.#below === undefined) throw new DependsOnBelow(path);
+    const found = this.#ownHides(parentOf(path)) ? undefined : this.#below.find(path);
+    if (found?.stat.type === S_IFLNK) return this.#below.readLink(found);
+    this.#makeDirectory(parentFd, name, path, found?.stat.type === S_IFDIR ? found : undefined);
+    return undefined;
   }
 
   /** Whether this layer itself hides what lies below a directory. */
   #ownHides(path: ByteString): boolean {
+    if (this.#below?.isEmpty === true) return false;
     for (let at = path; at !== ""; at = parentOf(at)) {
       const fd = tryOpenat2(this.#rootFd, at, directory, 0, strict);
       if (typeof fd === "string") continue;
