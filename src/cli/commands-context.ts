@@ -20,7 +20,7 @@ const headers = {
   Name: "NAME",
   Description: "DESCRIPTION",
   DockerEndpoint: "DOCKER ENDPOINT",
-  Current: "CURRENT",
+  Current: "",
   Error: "ERROR",
 } as const;
 

@@ -80,7 +80,7 @@ function render(template: Template, event: EventMessage): string {
     return template.execute(eventValue(value, event));
   } catch (error) {
     if (!(error instanceof TemplateError)) throw error;
-    throw new ExitError(1, `Error parsing format: ${error.message}`);
+    throw new ExitError(64, `Error parsing format: ${error.message}`);
   }
 }
 

@@ -47,6 +47,7 @@ async function runExec(context: CliContext, flags: Flags, args: readonly string[
       Privileged: flags.bool("privileged"),
       Tty: tty,
       ...consoleSize,
+      Detach: detach,
       AttachStdin: stdin,
       AttachStderr: !detach,
       AttachStdout: !detach,

@@ -9,7 +9,7 @@ import { type Flags, flag, toggle } from "./flags.ts";
 
 /** A path part that keeps the slashes of an image name. */
 export function imagePath(name: string): string {
-  return name.split("/").map(encodeURIComponent).join("/");
+  return encodeURIComponent(name).replaceAll("%2F", "/").replaceAll("%3A", ":").replaceAll("%40", "@");
 }
 
 export const removeImages: Command = {

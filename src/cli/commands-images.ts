@@ -52,7 +52,6 @@ async function listImages(
   const filters = [...flags.list("filter")];
   if (repository !== undefined) filters.push(`reference=${repository}`);
   const format = resolveFormat(context, flags);
-  formatListing({ format, headers: imageHeaders, typeName, rows: [] });
   const list = await context.client.json<ImageSummary[]>("GET", "/images/json", {
     query: { all: flags.bool("all") ? true : undefined, filters: filtersParameter(filters) },
   });

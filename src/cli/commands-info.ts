@@ -78,6 +78,7 @@ function render(template: Template, server: object, client: object): string {
     return template.execute(value);
   } catch (error) {
     if (!(error instanceof TemplateError)) throw error;
+    process.stdout.write(`${error.output}\n`);
     throw new ExitError(1, error.message);
   }
 }

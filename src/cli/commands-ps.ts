@@ -1,5 +1,7 @@
 import type { ContainerSummary } from "#sdk/types.ts";
-import { type Command, noArguments } from "./command.ts";
+import { parseTemplate, TemplateError } from "#wire/template.ts";
+import { goType } from "#wire/template-value.ts";
+import { type Command, ExitError, noArguments } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { filtersParameter } from "./filters.ts";
 import { filter, integer, string } from "./flag-types.ts";
@@ -54,8 +56,7 @@ async function listContainers(context: CliContext, flags: Flags): Promise<number
   const format = resolveFormat(context, flags);
   const size = flags.bool("size") || (!flags.changed("size") && usesSize(format));
   const last = flags.bool("latest") ? 1 : flags.number("last");
-  // A template that cannot be read is told before the daemon is asked.
-  formatListing({ format, headers, typeName, rows: [] });
+  checkTemplate(flags.text("format"));
   const containers = await context.client.json<ContainerSummary[]>("GET", "/containers/json", {
     query: {
       all: flags.bool("all") ? true : undefined,
@@ -73,6 +74,34 @@ async function listContainers(context: CliContext, flags: Flags): Promise<number
 
 const typeName = "*formatter.ContainerContext";
 
+/** What a template asks for decides what the daemon is asked for, so a bad one is told first, as it was written. */
+function checkTemplate(format: string): void {
+  if (format === "" || format === "table" || format === "json" || format === "raw") return;
+  try {
+    const template = parseTemplate(format);
+    const empty = containerRow(emptyContainer, true);
+    template.execute(Object.defineProperty(empty, goType, { value: typeName, enumerable: false }));
+  } catch (error) {
+    if (!(error instanceof TemplateError)) throw error;
+    const what = error.message.includes("executing") ? "execute" : "parse";
+    throw new ExitError(1, `failed to ${what} template: ${error.message}`);
+  }
+}
+
+const emptyContainer: ContainerSummary = {
+  Id: "",
+  Names: null,
+  Image: "",
+  ImageID: "",
+  Command: "",
+  Created: 0,
+  Ports: null,
+  Labels: null,
+  State: "",
+  Status: "",
+  Mounts: null,
+};
+
 function usesSize(format: string): boolean {
   return /\.Size\b/.test(format);
 }
@@ -85,7 +114,7 @@ function resolveFormat(context: CliContext, flags: Flags): string {
     if (quiet) return "container_id: {{.ID}}";
     return flags.bool("size") ? `${rawFormat}size: {{.Size}}\n` : rawFormat;
   }
-  return chosen === "json" && quiet ? "{{json .ID}}".replace("json .ID", ".ID") : chosen;
+  return chosen;
 }
 
 /** What the formatter knows of a container; every field of Docker's is there. */

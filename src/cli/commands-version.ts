@@ -130,7 +130,9 @@ function serverValue(server: ServerVersion): object {
 }
 
 function componentValue(component: Component): object {
-  return { ...component, Details: new Map(Object.entries(component.Details ?? {})) };
+  const details = new Map(Object.entries(component.Details ?? {}));
+  if (details.has("BuildTime")) details.set("BuildTime", calendarTime(details.get("BuildTime")!));
+  return { ...component, Details: details };
 }
 
 function render(template: Template, client: object, server: ServerVersion | undefined): string {
@@ -140,8 +142,21 @@ function render(template: Template, client: object, server: ServerVersion | unde
     return template.execute(value);
   } catch (error) {
     if (!(error instanceof TemplateError)) throw error;
+    process.stdout.write(`${error.output}\n`);
     throw new ExitError(1, named(error));
   }
+}
+
+const days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"] as const;
+const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"] as const;
+
+/** An RFC 3339 time as Go's time.ANSIC in UTC: `Thu May  7 21:09:36 2026`. Other texts stay. */
+function calendarTime(text: string): string {
+  const time = new Date(text);
+  if (Number.isNaN(time.getTime()) || !/^\d{4}-/.test(text)) return text;
+  const day = String(time.getUTCDate()).padStart(2, " ");
+  const clock = time.toISOString().slice(11, 19);
+  return `${days[time.getUTCDay()]} ${months[time.getUTCMonth()]} ${day} ${clock} ${time.getUTCFullYear()}`;
 }
 
 function row(name: string, value: string): string {
@@ -181,7 +196,7 @@ function serverLines(server: ServerVersion): string[] {
         ),
         inner("Go version", details["GoVersion"] ?? ""),
         inner("Git commit", details["GitCommit"] ?? ""),
-        inner("Built", details["BuildTime"] ?? ""),
+        inner("Built", calendarTime(details["BuildTime"] ?? "")),
         inner("OS/Arch", `${details["Os"] ?? ""}/${details["Arch"] ?? ""}`),
         inner("Experimental", details["Experimental"] ?? ""),
       );

@@ -431,6 +431,11 @@ const logout = entry(
   "Log out of a registry",
   async () => (await import("./commands-login.ts")).logout,
 );
+const search = entry(
+  "search",
+  "Search Docker Hub for images",
+  async () => (await import("./commands-search.ts")).search,
+);
 const version = entry(
   "version",
   "Show versions of the client and the daemon",
@@ -458,6 +463,7 @@ export const commonCommands: readonly CommandEntry[] = [
   images,
   login,
   logout,
+  search,
   version,
   info[1]!,
 ];

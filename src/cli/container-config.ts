@@ -9,7 +9,12 @@ import { type MountSpec, parseVolume } from "./mount-spec.ts";
 import { networkConfig } from "./network-config.ts";
 import type { ThrottleDevice, Ulimit, WeightDevice } from "./option-checks.ts";
 import { expose, type PublishedPorts, publish, shortForm } from "./port-spec.ts";
-import { checkNamespaceModes, restartPolicy, securityOptions } from "./security-option.ts";
+import {
+  checkNamespaceModes,
+  effectiveCapabilities,
+  restartPolicy,
+  securityOptions,
+} from "./security-option.ts";
 
 export interface CreateRequest {
   readonly body: Record<string, unknown>;
@@ -121,14 +126,15 @@ function publishedPorts(flags: Flags): PublishedPorts {
 
 function hostConfigOf(flags: Flags, volumes: Volumes, ports: PublishedPorts): Record<string, unknown> {
   const security = securityOptions(flags.list("security-opt"));
+  const capabilities = effectiveCapabilities(flags.list("cap-add"), flags.list("cap-drop"));
   const lists: Record<string, readonly string[]> = {
     Dns: flags.list("dns"),
     DnsOptions: flags.list("dns-option"),
     DnsSearch: flags.list("dns-search"),
     ExtraHosts: flags.list("add-host"),
     VolumesFrom: flags.list("volumes-from"),
-    CapAdd: flags.list("cap-add"),
-    CapDrop: flags.list("cap-drop"),
+    CapAdd: capabilities.add,
+    CapDrop: capabilities.drop,
     GroupAdd: flags.list("group-add"),
     Links: flags.list("link"),
     Binds: volumes.binds,
@@ -203,7 +209,6 @@ const numbers: Readonly<Record<string, string>> = {
   "cpu-quota": "CpuQuota",
   "cpu-rt-period": "CpuRealtimePeriod",
   "cpu-rt-runtime": "CpuRealtimeRuntime",
-  "kernel-memory": "KernelMemory",
   "memory-reservation": "MemoryReservation",
   "memory-swap": "MemorySwap",
   "memory-swappiness": "MemorySwappiness",
@@ -232,7 +237,9 @@ function resources(flags: Flags): Record<string, unknown> {
   const weights = flags.values<WeightDevice>("blkio-weight-device");
   if (weights.length > 0) limits["BlkioWeightDevice"] = weights;
   const ulimits = new Map(flags.values<Ulimit>("ulimit").map((ulimit) => [ulimit.Name, ulimit]));
-  if (ulimits.size > 0) limits["Ulimits"] = [...ulimits.values()];
+  if (ulimits.size > 0) {
+    limits["Ulimits"] = [...ulimits.values()].sort((one, other) => (one.Name < other.Name ? -1 : 1));
+  }
   const devices = deviceMapping(flags.list("device"));
   const requests = [...gpuRequest(flags.list("gpus")), ...devices.requests];
   if (devices.mappings.length > 0) limits["Devices"] = devices.mappings;

@@ -19,7 +19,7 @@ import { parseNetworkOption } from "./network-option.ts";
 import {
   checkAddHost,
   checkAttach,
-  checkDevice,
+  checkDeviceRule,
   checkEnv,
   checkIp,
   checkLabel,
@@ -95,8 +95,8 @@ const storage: readonly FlagSpec[] = [
 const security: readonly FlagSpec[] = [
   flag("cap-add", list, "Add a Linux capability"),
   flag("cap-drop", list, "Drop a Linux capability"),
-  flag("device", listOf(checkDevice), "Give the container a device of the host"),
-  flag("device-cgroup-rule", list, "Add a rule to the list of allowed devices"),
+  flag("device", list, "Give the container a device of the host"),
+  flag("device-cgroup-rule", listOf(checkDeviceRule), "Add a rule to the list of allowed devices"),
   flag("gpus", { ...list, label: "gpu-request" }, "GPUs for the container"),
   toggle("privileged", "Give the container all privileges"),
   flag("security-opt", list, "Security option"),

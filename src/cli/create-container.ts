@@ -49,6 +49,8 @@ export async function createContainer(
       platform,
       target: flags.bool("quiet") ? undefined : process.stderr,
     });
+  // Since 1.44 the address belongs to the endpoint alone.
+  if (await context.client.atLeast("1.44")) delete request.body["MacAddress"];
   const policy = flags.text("pull");
   if (policy === "always" && reference !== undefined) await pull(reference);
   const send = (): Promise<CreatedContainer> =>

@@ -1,4 +1,5 @@
 import { parseCsvLine } from "./flag-types.ts";
+import { checkDevice } from "./option-checks.ts";
 
 export interface DeviceMapping {
   readonly PathOnHost: string;
@@ -28,6 +29,7 @@ export function deviceMapping(devices: readonly string[]): {
       cdi.push(text);
       continue;
     }
+    checkDevice(text);
     const [host, second = "", third = ""] = text.split(":") as [string, string?, string?];
     let inside = second;
     let mode = third;

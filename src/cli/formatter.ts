@@ -59,7 +59,7 @@ export function compileFormat(format: string): Template {
     return parseTemplate(source);
   } catch (error) {
     if (!(error instanceof TemplateError)) throw error;
-    throw new ExitError(1, `failed to parse template: ${error.message}`);
+    throw new ExitError(1, `template parsing error: ${error.message}`);
   }
 }
 
@@ -97,7 +97,7 @@ function runFormat(
     return header ? text : showKeepingTabs(text, show);
   } catch (error) {
     if (!(error instanceof TemplateError)) throw error;
-    throw new ExitError(1, `failed to execute template: ${error.message}`);
+    throw new ExitError(1, `template parsing error: ${error.message}`);
   }
 }
 

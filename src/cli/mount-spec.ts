@@ -12,7 +12,6 @@ export interface MountSpec {
   BindOptions?: {
     Propagation?: string;
     NonRecursive?: boolean;
-    CreateMountpoint?: boolean;
     ReadOnlyNonRecursive?: boolean;
     ReadOnlyForceRecursive?: boolean;
   };
@@ -34,19 +33,11 @@ export function parseMount(text: string): MountSpec {
     const equals = field.indexOf("=");
     const rawKey = equals < 0 ? field : field.slice(0, equals);
     const key = rawKey.toLowerCase();
-    if (rawKey !== rawKey.trim())
-      throw new Error(`invalid option '${rawKey}' in '${field}': option should not have whitespace`);
     if (equals < 0) {
       if (!setSwitch(mount, key)) throw new Error(`invalid field '${field}' must be a key=value pair`);
       continue;
     }
     const value = field.slice(equals + 1);
-    if (value !== value.trim())
-      throw new Error(`invalid value for '${rawKey}' in '${field}': value should not have whitespace`);
-    if (value === "")
-      throw new Error(
-        `invalid value for '${rawKey}': value is empty in '${field}'`.replace(` in '${field}'`, ""),
-      );
     setField(mount, key, value, field);
   }
   return finish(mount);
@@ -63,9 +54,6 @@ function setSwitch(mount: MountSpec, key: string): boolean {
       return true;
     case "bind-nonrecursive":
       mount.BindOptions = { ...mount.BindOptions, NonRecursive: true };
-      return true;
-    case "bind-create-src":
-      mount.BindOptions = { ...mount.BindOptions, CreateMountpoint: true };
       return true;
     default:
       return false;
@@ -125,9 +113,6 @@ function setTypeField(mount: MountSpec, key: string, value: string): boolean {
       return true;
     case "bind-nonrecursive":
       mount.BindOptions = { ...mount.BindOptions, NonRecursive: booleanField(key, value) };
-      return true;
-    case "bind-create-src":
-      mount.BindOptions = { ...mount.BindOptions, CreateMountpoint: booleanField(key, value) };
       return true;
     case "bind-recursive": {
       const options = recursions[value];

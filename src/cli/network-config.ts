@@ -25,6 +25,7 @@ export function networkConfig(flags: Flags): { EndpointsConfig: Record<string, u
     const merged = index === 0 ? mergeFlags(option, flags) : option;
     if (notUserDefined(option.target)) predefined = true;
     else userDefined = true;
+    if (option.target === "") throw new Error("no name set for network");
     if (Object.hasOwn(endpoints, option.target)) {
       throw new Error(`network ${JSON.stringify(option.target)} is specified multiple times`);
     }

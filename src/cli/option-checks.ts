@@ -76,6 +76,11 @@ export function checkDevice(text: string): string {
   return text;
 }
 
+export function checkDeviceRule(text: string): string {
+  if (/^[acb] (\d+|\*):(\d+|\*) [rwm]{1,3}$/.test(text)) return text;
+  throw new Error(`invalid device cgroup format '${text}'`);
+}
+
 export interface WeightDevice {
   readonly Path: string;
   readonly Weight: number;

@@ -48,10 +48,9 @@ function rangeOr(text: string, message: string): Range {
 }
 
 function splitProtocol(text: string): [string, string] {
-  const slash = text.lastIndexOf("/");
-  if (slash < 0) return [text, "tcp"];
-  const protocol = text.slice(slash + 1);
-  return [text.slice(0, slash), protocol === "" ? "tcp" : protocol];
+  // What follows a second slash is ignored, as Docker's parser does.
+  const [port, protocol = ""] = text.split("/") as [string, string?];
+  return [port, protocol === "" ? "tcp" : protocol];
 }
 
 /** Splits `ip:host:container` from the right; an IPv6 address stands in brackets. */

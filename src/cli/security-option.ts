@@ -46,6 +46,23 @@ function oneOption(text: string): string {
   }
 }
 
+/** Capability names in full, sorted; one that is added is not dropped, and `ALL` covers the rest of its list. */
+export function effectiveCapabilities(
+  added: readonly string[],
+  dropped: readonly string[],
+): { add: readonly string[]; drop: readonly string[] } {
+  const full = (name: string): string => {
+    const upper = name.trim().toUpperCase();
+    return upper === "ALL" || upper === "RESET" || upper.startsWith("CAP_") ? upper : `CAP_${upper}`;
+  };
+  const normal = (names: readonly string[]): string[] => {
+    const set = new Set(names.map(full));
+    return set.has("ALL") ? ["ALL"] : [...set].sort();
+  };
+  const add = normal(added);
+  return { add, drop: normal(dropped).filter((name) => !add.includes(name)) };
+}
+
 /** Checks the modes that the client knows; `--ipc` and `--network` are the daemon's to judge. */
 export function checkNamespaceModes(flags: Flags): void {
   const pid = flags.text("pid");

@@ -1,13 +1,19 @@
 /** Sizes and durations, read and written as Docker's tools do (go-units, Go's time package). */
 
-const binaryFactors: Readonly<Record<string, number>> = { "": 0, b: 0, k: 1, m: 2, g: 3, t: 4, p: 5 };
+const binaryFactors: Readonly<Record<string, number>> = { k: 1, m: 2, g: 3, t: 4, p: 5 };
 
-/** units.RAMInBytes: `512m`, `1.5GiB`, `64 KB`; powers of 1024. Throws `invalid size: 'x'`. */
+/** units.RAMInBytes: `512m`, `1.5GiB`, `64 KB`; powers of 1024. Throws `invalid size: 'x'` or `invalid suffix: 'x'`. */
 export function parseSize(text: string): number {
-  const match = /^(\d+(?:\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?$/.exec(text);
-  const number = match === null ? Number.NaN : Number(match[1]);
-  if (match === null || Number.isNaN(number)) throw new Error(`invalid size: '${text}'`);
-  return Math.trunc(number * 1024 ** binaryFactors[(match[2] ?? "").toLowerCase()]!);
+  const match = /^(.*[\d. ])?([^\d. ]*)$/s.exec(text);
+  const digits = match?.[1]?.replace(/ $/, "") ?? "";
+  const suffix = match?.[2] ?? "";
+  if (digits === "" || digits.startsWith("-")) throw new Error(`invalid size: '${text}'`);
+  if (!/^\+?(\d+(\.\d*)?|\.\d+)$/.test(digits)) {
+    throw new Error(`strconv.ParseFloat: parsing ${JSON.stringify(digits)}: invalid syntax`);
+  }
+  const unit = /^(?:([kmgtp])(?:i?b)?|b)?$/.exec(suffix.toLowerCase());
+  if (unit === null) throw new Error(`invalid suffix: '${suffix}'`);
+  return Math.trunc(Number(digits) * 1024 ** (unit[1] === undefined ? 0 : binaryFactors[unit[1]]!));
 }
 
 /** Four significant digits (or `precision`) as Go's %.4g gives them. */

@@ -17,5 +17,6 @@ export function networkPart(name: string): string {
 
 function part(name: string, what: string): string {
   if (name.trim() === "") throw new EngineError("invalid", `invalid ${what} name or ID: value is empty`);
-  return encodeURIComponent(name);
+  // Slashes stay: a link is removed by `container/alias`.
+  return encodeURIComponent(name).replaceAll("%2F", "/").replaceAll("%3A", ":");
 }

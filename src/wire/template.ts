@@ -85,7 +85,10 @@ class Execution {
     const lastLine = before.lastIndexOf("\n");
     const column = Buffer.byteLength(lastLine < 0 ? before : before.slice(lastLine));
     const shown = context.length > 20 ? `${context.slice(0, 20)}...` : context;
-    throw new TemplateError(`template: :${line}:${column}: executing "" at <${shown}>: ${message}`);
+    throw new TemplateError(
+      `template: :${line}:${column}: executing "" at <${shown}>: ${message}`,
+      this.#out,
+    );
   }
 
   #failAt(operand: Operand, message: string): never {
