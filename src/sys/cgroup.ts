@@ -17,7 +17,7 @@ import { EngineError, errnoOf } from "#base/errors.ts";
  */
 export interface CgroupLayout {
   readonly version: "1" | "2";
-  /** Version 1: mount point by controller (`memory`, `cpu`, `name=systemd`). Version 2: `""` alone. */
+  /** Version 1: mount point by controller (`memory`, `cpu`, `name=systemd`); `""` is the version 2 tree. */
   readonly mounts: ReadonlyMap<string, string>;
   /** Version 2's controllers that may be enabled below the root. */
   readonly controllers: ReadonlySet<string>;
@@ -54,7 +54,12 @@ export function parseCgroupLayout(mounts: string, readFile: (path: string) => st
         v1.set(option, target);
     }
   }
-  if (v1.size > 0) return { version: "1", mounts: v1, controllers: new Set(v1.keys()) };
+  if (v1.size > 0) {
+    const controllers = new Set(v1.keys());
+    // Hybrid: runtimes put processes into the version 2 tree, too, though it controls nothing.
+    if (v2 !== undefined) v1.set("", v2);
+    return { version: "1", mounts: v1, controllers };
+  }
   if (v2 === undefined) throw new EngineError("system", "no cgroup file system below /sys/fs/cgroup");
   const controllers = readFile(`${v2}/cgroup.controllers`).trim().split(/\s+/);
   return { version: "2", mounts: new Map([["", v2]]), controllers: new Set(controllers) };

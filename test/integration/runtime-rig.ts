@@ -11,12 +11,14 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { newContainerId, newExecId } from "#base/ids.ts";
 import { silentLog } from "#base/log.ts";
 import { createOciRuntime, type OciRuntimeOptions } from "#runtime/oci-runtime.ts";
 import type { ExecRequest, Runtime, Sandbox, SandboxRequest } from "#runtime/runtime.ts";
 import type { ExitRecord, ShimHost, StdioStream } from "#runtime/shim.ts";
 import { createShimHost } from "#runtime/shim-host.ts";
+import { killCgroup, readCgroupLayout, readPids, removeCgroupParent } from "#sys/cgroup.ts";
 
 /** A runtime on temporary roots with one image of busybox and C probes: what the runtime's and the profile's tests use. */
 const nativeBinary = join(import.meta.dirname, "../../native/build/skiff-native");
@@ -138,9 +140,16 @@ export class RuntimeRig implements AsyncDisposable {
     return { sandbox, request };
   }
 
+  /** Kills what a failed test left running, too, and waits for the shims to take their groups away. */
   async [Symbol.asyncDispose](): Promise<void> {
+    const layout = readCgroupLayout();
+    await killCgroup(layout, `/${this.#name}`);
     await this.host[Symbol.asyncDispose]();
+    const deadline = performance.now() + 5000;
+    while (readPids(layout, `/${this.#name}-shims`).length > 0 && performance.now() < deadline)
+      await sleep(5);
     await this.runtime[Symbol.asyncDispose]();
+    removeCgroupParent(layout, `/${this.#name}-shims`);
     rmSync(this.root, { recursive: true, force: true });
   }
 }
