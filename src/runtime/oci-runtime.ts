@@ -17,7 +17,7 @@ import type { Runtime, Sandbox, SandboxRequest } from "./runtime.ts";
 import { createSeccompCompiler, type SeccompCompiler } from "./seccomp.ts";
 import { type SecurityProfile, SecurityProfiles } from "./security-profile.ts";
 import type { ExitRecord, Shim, ShimHost } from "./shim.ts";
-import { buildSpec, type SpecInput } from "./spec.ts";
+import { buildSpec, processOomScore, type SpecInput } from "./spec.ts";
 import { planMounts } from "./spec-mounts.ts";
 import { checkSysctls } from "./sysctls.ts";
 import { ociRlimits, resolveUlimits, type Ulimit } from "./ulimits.ts";
@@ -222,6 +222,7 @@ class OciRuntime implements Runtime {
       log: request.log,
       ports: request.ports,
       cgroupPath: plan.cgroupPath,
+      oomScoreAdj: processOomScore(request, this.#host),
     };
   }
 

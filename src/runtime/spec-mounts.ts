@@ -77,18 +77,16 @@ function depth(path: string): number {
 // What a read-only root filesystem leaves writable, as Docker does.
 const writableWithReadonlyRoot = new Set(["/proc", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev"]);
 
+/** The host's shared memory goes with the host's IPC; its message queues come with the namespace itself. */
 function ipcMounts(mounts: OciMount[], ipc: MountRequest["ipcNamespace"]): OciMount[] {
   if (ipc.kind !== "host") return mounts;
-  return mounts.map((mount) =>
-    mount.destination === "/dev/mqueue" || mount.destination === "/dev/shm"
-      ? {
-          destination: mount.destination,
-          type: "bind",
-          source: mount.destination,
-          options: ["rbind", "rprivate"],
-        }
-      : mount,
-  );
+  const shared: OciMount = {
+    destination: "/dev/shm",
+    type: "bind",
+    source: "/dev/shm",
+    options: ["rbind", "rprivate"],
+  };
+  return mounts.map((mount) => (mount.destination === shared.destination ? shared : mount));
 }
 
 /**

@@ -52,6 +52,17 @@ export function ociCapabilities(capabilities: readonly Capability[], uid: number
   return { bounding: capabilities, effective, permitted: effective, inheritable: [], ambient: [] };
 }
 
+/**
+ * 0 unless asked, as Docker sets it (a daemon may protect itself with less); but where the daemon itself has more, that:
+ * lowering needs a capability that it may lack, and nobody asked for it.
+ */
+export function processOomScore(
+  request: Pick<SandboxRequest, "oomScoreAdj">,
+  host: Pick<HostInfo, "oomScoreAdj">,
+): number {
+  return request.oomScoreAdj === 0 ? Math.max(0, host.oomScoreAdj) : request.oomScoreAdj;
+}
+
 function buildProcess(input: SpecInput): OciProcess {
   const { request, profile, user } = input;
   const size = request.terminal ? request.terminalSize : undefined;
@@ -65,8 +76,7 @@ function buildProcess(input: SpecInput): OciProcess {
     capabilities: ociCapabilities(profile.capabilities, user.uid),
     ...(input.rlimits.length === 0 ? {} : { rlimits: input.rlimits }),
     noNewPrivileges: profile.noNewPrivileges,
-    // Nobody asked for less than the daemon has: lowering would need a capability that the daemon may lack.
-    oomScoreAdj: request.oomScoreAdj === 0 ? Math.max(0, input.host.oomScoreAdj) : request.oomScoreAdj,
+    oomScoreAdj: processOomScore(request, input.host),
     ...(profile.apparmor === undefined ? {} : { apparmorProfile: profile.apparmor }),
   };
 }
