@@ -125,8 +125,7 @@ static int hide_unified(struct failure *failure)
 /* A volatile overlay leaves a mark that makes the next mount of the same directories fail with EINVAL. */
 static void remove_volatile_mark(int work)
 {
-	unlinkat(work, "work/incompat/volatile", AT_REMOVEDIR);
-	unlinkat(work, "work/incompat", AT_REMOVEDIR);
+	remove_tree_at(work, "work/incompat");
 }
 
 /*

@@ -148,7 +148,7 @@ static _Noreturn void run_runtime(const struct shim *self, const int stdio[3], c
 	if (copy >= 0)
 		syscall(SYS_execveat, 3, "", arguments, environment, AT_EMPTY_PATH);
 	execve(path, arguments, environment);
-	dprintf(2, "exec %s: %s\n", path, strerror(errno));
+	dprintf(2, "cannot run the OCI runtime %s: %s\n", path, strerror(errno));
 	_exit(127);
 }
 

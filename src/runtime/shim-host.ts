@@ -77,11 +77,18 @@ class NativeShimHost implements ShimHost {
 
   /** A shim that is gone: the record it wrote all the same, or the container is killed and the loss recorded. */
   async #lost(id: ContainerId, runDir: string, stateDir: string, startedAt: string): Promise<ExitRecord> {
-    const remains = await readRemains(runDir);
-    if (remains !== undefined && !(await clearRemains(id, runDir, remains))) {
-      this.#log.error("processes of a container survived SIGKILL", { container: id });
-    }
+    await this.#clear(id, runDir);
     return (await readExitRecord(stateDir)) ?? lostRecord(startedAt);
+  }
+
+  /** Returns whether a shim had left anything. */
+  async #clear(id: ContainerId, runDir: string): Promise<boolean> {
+    const remains = await readRemains(runDir);
+    if (remains === undefined) return false;
+    await clearRemains(id, runDir, remains, () => {
+      this.#log.error("processes of a container survived SIGKILL", { container: id });
+    });
+    return true;
   }
 
   async recover(
@@ -91,14 +98,11 @@ class NativeShimHost implements ShimHost {
   ): Promise<{ shim: Shim } | { exit: ExitRecord } | undefined> {
     const shim = await this.#reconnect(id, runDir, stateDir);
     if (shim !== undefined) return { shim };
-    const remains = await readRemains(runDir);
     const started = await exists(join(runDir, "container.pid"));
-    if (remains !== undefined && !(await clearRemains(id, runDir, remains))) {
-      this.#log.error("processes of a container survived SIGKILL", { container: id });
-    }
+    const remained = await this.#clear(id, runDir);
     const exit = await readExitRecord(stateDir);
     if (exit !== undefined) return { exit };
-    return remains !== undefined && started ? { exit: lostRecord(zeroTime) } : undefined;
+    return remained && started ? { exit: lostRecord(zeroTime) } : undefined;
   }
 
   async #reconnect(id: ContainerId, runDir: string, stateDir: string): Promise<ShimProcess | undefined> {

@@ -139,7 +139,9 @@ export class ShimProcess implements Shim {
   }
 
   #onClose(): void {
-    const gone = new EngineError("unavailable", "the shim is gone", { code: "shim-gone" });
+    const gone = this.#settled
+      ? new EngineError("conflict", "process already finished", { code: "ESRCH" })
+      : new EngineError("unavailable", "the shim is gone", { code: "shim-gone" });
     for (const waiting of this.#waiting.values()) waiting.reject(gone);
     this.#waiting.clear();
     if (!this.#settled) {

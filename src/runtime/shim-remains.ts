@@ -20,7 +20,10 @@ interface Hierarchy {
   readonly freezer: boolean;
 }
 
-const killTimeoutMs = 2000;
+/** What the report of a lost container waits for; a slow init of the host may take longer to reap. */
+const killTimeoutMs = 1500;
+const lateKillTimeoutMs = 30_000;
+
 const shimFiles = [
   "shim.sock",
   "console.sock",
@@ -119,11 +122,11 @@ function removeFolders(all: readonly string[]): boolean {
 
 /**
  * SIGKILL to every process of a cgroup, and the cgroup removed, in every hierarchy. Frozen while it is killed, so that a
- * fork bomb does not outrun the loop. Returns false when something is still there after two seconds.
+ * fork bomb does not outrun the loop. Returns false when something is still there after `timeoutMs`.
  */
-export async function killCgroup(cgroupPath: string): Promise<boolean> {
+export async function killCgroup(cgroupPath: string, timeoutMs = killTimeoutMs): Promise<boolean> {
   const hierarchies = cgroupHierarchies(readFileSync("/proc/self/mountinfo", "utf8"));
-  const deadline = performance.now() + killTimeoutMs;
+  const deadline = performance.now() + timeoutMs;
   for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, 50)) {
     let gone = true;
     for (const { mountPoint, unified, freezer } of hierarchies) {
@@ -138,13 +141,26 @@ export async function killCgroup(cgroupPath: string): Promise<boolean> {
     }
     if (gone) return true;
     if (performance.now() > deadline) return false;
-    await sleep(pauseMs);
+    await sleep(pauseMs, undefined, { ref: false });
   }
 }
 
-/** Kills and removes all that a killed shim left. `id` is the container's, the runtime's name for it. */
-export async function clearRemains(id: string, runDir: string, remains: ShimRemains): Promise<boolean> {
-  const gone = await killCgroup(remains.cgroupPath);
+/**
+ * Kills and removes all that a killed shim left. `id` is the container's, the runtime's name for it. Every process has
+ * SIGKILL when this returns; cgroups that are not empty by then are removed later, and `survived` is called when they
+ * cannot be.
+ */
+export async function clearRemains(
+  id: string,
+  runDir: string,
+  remains: ShimRemains,
+  survived: () => void,
+): Promise<void> {
+  if (!(await killCgroup(remains.cgroupPath))) {
+    void killCgroup(remains.cgroupPath, lateKillTimeoutMs).then((gone) => {
+      if (!gone) survived();
+    });
+  }
   rmSync(join(remains.runtimeRoot, id), { recursive: true, force: true });
   for (const name of shimFiles) rmSync(join(runDir, name), { force: true });
   try {
@@ -152,5 +168,4 @@ export async function clearRemains(id: string, runDir: string, remains: ShimRema
   } catch {
     // Not made yet, or the caller has removed the run directory.
   }
-  return gone;
 }

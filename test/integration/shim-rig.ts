@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -180,6 +181,56 @@ export class Rig implements AsyncDisposable {
     };
     writeFileSync(join(runDir, "config.json"), JSON.stringify(ociConfig(cgroupPath, bundle)));
     return { id, runDir, stateDir, logPath, launch };
+  }
+
+  /** What containers of this rig have left on the host. Only this rig's: other tests may run beside it. */
+  async leftOver(settleMs = 3000): Promise<string[]> {
+    const deadline = performance.now() + settleMs;
+    for (;;) {
+      const found = [...this.#mounts(), ...this.#cgroups(), ...this.#processes(), ...this.#files()];
+      if (found.length === 0 || performance.now() > deadline) return found;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  #mounts(): string[] {
+    const lines = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+    return lines.filter((line) => line.includes(this.root));
+  }
+
+  #cgroups(): string[] {
+    return cgroupMounts().flatMap((mount) => {
+      const parent = join(mount, this.cgroupParent);
+      if (!existsSync(parent)) return [];
+      return readdirSync(parent, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory())
+        .map((entry) => join(parent, entry.name));
+    });
+  }
+
+  /** Shims, and whatever else sits in this rig's cgroups; the launcher is meant to be there. */
+  #processes(): string[] {
+    return readdirSync("/proc")
+      .filter((pid) => /^\d+$/.test(pid))
+      .filter((pid) => {
+        try {
+          if (readFileSync(`/proc/${pid}/comm`, "utf8") === "skiff-launcher\n") return false;
+          const cgroup = readFileSync(`/proc/${pid}/cgroup`, "utf8");
+          return cgroup.includes(this.launcherCgroup) || cgroup.includes(this.cgroupParent);
+        } catch {
+          return false;
+        }
+      })
+      .map((pid) => `process ${pid}`);
+  }
+
+  #files(): string[] {
+    const containers = join(this.execRoot, "containers");
+    return readdirSync(containers).flatMap((id) =>
+      readdirSync(join(containers, id))
+        .filter((name) => name !== "config.json")
+        .map((name) => join(containers, id, name)),
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

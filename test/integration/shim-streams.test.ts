@@ -3,20 +3,18 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type HostState, leakReport, snapshotHost } from "../peers/leaks.ts";
 import { allStreams, demultiplex, Rig, readAll, runToEnd, withStdin } from "./shim-rig.ts";
 
 let rig: Rig;
-let clean: HostState;
 
 before(async () => {
-  clean = await snapshotHost();
   rig = await Rig.start();
 });
 
 after(async () => {
+  const left = await rig.leftOver();
   await rig[Symbol.asyncDispose]();
-  assert.deepEqual(await leakReport(clean), []);
+  assert.deepEqual(left, []);
 });
 
 describe("pipes", () => {
