@@ -3,7 +3,8 @@ import type { EngineEvent } from "#engine/events.ts";
 import type { DiskUsage, DiskUsageObject, SystemEngine } from "#engine/system.ts";
 import { eventFilterKeys } from "#engine/system-events.ts";
 import { parseFilters, parseInstant } from "#wire/filters.ts";
-import type { Exchange, Route } from "./route.ts";
+import { summaryShape } from "./image-shapes.ts";
+import type { ApiVersion, Exchange, Route } from "./route.ts";
 import { volumeBody } from "./routes-volume.ts";
 import { apiVersionMax, apiVersionMin, formatVersion } from "./version.ts";
 
@@ -84,11 +85,16 @@ function wantedObjects(exchange: Exchange): ReadonlySet<DiskUsageObject> {
   return new Set(asked.length === 0 ? usageObjects : (asked as DiskUsageObject[]));
 }
 
-function usageBody(usage: Partial<DiskUsage>, wanted: ReadonlySet<DiskUsageObject>): object {
+function usageBody(
+  usage: Partial<DiskUsage>,
+  wanted: ReadonlySet<DiskUsageObject>,
+  version: ApiVersion,
+): object {
   return {
     LayersSize: usage.layersBytes ?? 0,
-    Images: usage.images ?? null,
-    Containers: usage.containers ?? null,
+    Images:
+      usage.images?.map((image) => ({ ...summaryShape(image, version), Containers: image.users })) ?? null,
+    Containers: usage.containers === undefined ? null : JSON.parse(usage.containers),
     Volumes: usage.volumes?.map(({ volume, bytes, users }) => volumeBody(volume, { bytes, users })) ?? null,
     BuildCache: wanted.has("build-cache") ? [] : null,
   };
@@ -119,7 +125,7 @@ export function systemRoutes(engine: SystemEngine): Route[] {
       pattern: "/system/df",
       handler: async (exchange) => {
         const wanted = wantedObjects(exchange);
-        exchange.sendJson(200, usageBody(await engine.diskUsage(wanted), wanted));
+        exchange.sendJson(200, usageBody(await engine.diskUsage(wanted), wanted, exchange.apiVersion));
       },
     },
     {

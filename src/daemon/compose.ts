@@ -1,34 +1,59 @@
-import { randomUUID } from "node:crypto";
-import { existsSync, readdirSync, statfsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Route } from "#api/route.ts";
+import { containerRoutes } from "#api/routes-container.ts";
+import { execRoutes } from "#api/routes-exec.ts";
+import { imageRoutes } from "#api/routes-image.ts";
 import { networkRoutes } from "#api/routes-network.ts";
 import { systemRoutes } from "#api/routes-system.ts";
 import { volumeRoutes } from "#api/routes-volume.ts";
 import { systemClock } from "#base/clock.ts";
-import { EngineError } from "#base/errors.ts";
+import type { ImageId } from "#base/digest.ts";
 import type { Log } from "#base/log.ts";
 import { createDiskStore } from "#content/disk-store.ts";
+import { type ContainerEngine, createContainerEngine } from "#engine/container-engine.ts";
 import { EventBus } from "#engine/events.ts";
-import { createImageService } from "#engine/images.ts";
+import type { ImageUser } from "#engine/image-context.ts";
+import { createImageService, type ImageService } from "#engine/images.ts";
 import { createNetworkEngine } from "#engine/networks.ts";
-import { createSystemEngine } from "#engine/system.ts";
-import { createVolumeEngine } from "#engine/volumes.ts";
+import { createSystemEngine, type SystemEngine } from "#engine/system.ts";
+import { createVolumeEngine, type VolumeEngine } from "#engine/volumes.ts";
 import { createNetworkManager } from "#network/manager.ts";
+import type { NetworkManager } from "#network/network.ts";
 import { createOciRuntime } from "#runtime/oci-runtime.ts";
-import type { ShimHost } from "#runtime/shim.ts";
+import type { Runtime } from "#runtime/runtime.ts";
+import { createShimHost } from "#runtime/shim-host.ts";
 import { LayerWorkers } from "#snapshot/layer-workers.ts";
 import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
+import type { Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
 import { openDatabase } from "#state/sqlite-database.ts";
 import { createVolumeStore } from "#volume/local.ts";
+import type { VolumeStore } from "#volume/volume.ts";
 import type { DaemonConfig } from "./config.ts";
+import { filesystemName, persistentId } from "./identity.ts";
 
 export interface Daemon extends AsyncDisposable {
   readonly routes: readonly Route[];
 }
 
+/** The layers that do the work, from the state up. */
+interface Foundation {
+  readonly database: Database;
+  readonly events: EventBus;
+  readonly snapshotter: Snapshotter;
+  readonly volumes: VolumeStore;
+  readonly images: ImageService;
+  readonly runtime: Runtime;
+  readonly networks: NetworkManager;
+}
+
 const nativeBinary = join(import.meta.dirname, "../../native/build/skiff-native");
+const clock = systemClock;
+/** Below each cgroup hierarchy: outside of whatever unit the daemon itself runs in. */
+const launcherCgroup = "/skiff-shims";
+const defaultCgroupParent = "/skiff";
 
 /**
  * Makes every part of the daemon, once, in the order of their needs, and takes over what an earlier daemon left running.
@@ -36,14 +61,60 @@ const nativeBinary = join(import.meta.dirname, "../../native/build/skiff-native"
  */
 export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   await using parts = new AsyncDisposableStack();
-  const { dataRoot, execRoot } = config;
-  const clock = systemClock;
+  const users = new ImageUsers();
+  const foundation = await layFoundation(config, log, parts, users);
+  const { database, events, snapshotter, volumes, images, runtime, networks } = foundation;
+  const containers = parts.use(
+    await createContainerEngine({
+      dataRoot: config.dataRoot,
+      execRoot: config.execRoot,
+      database,
+      images: images.store,
+      snapshotter,
+      volumes,
+      networks,
+      runtime,
+      events,
+      clock,
+      log,
+      defaults: containerDefaults(config),
+    }),
+  );
+  users.ask(containers);
+  parts.use(forgetUnusedImages(events, images, log));
+  const volumeEngine = createVolumeEngine({
+    volumes,
+    events,
+    containersUsing: (name) => containers.usersOfVolume(name),
+  });
+  const networkEngine = createNetworkEngine({ networks, runningContainers: () => containers.connected() });
+  const system = await composeSystem(config, foundation, containers, volumeEngine);
+  const owned = parts.move();
+  return {
+    routes: [
+      ...systemRoutes(system),
+      ...containerRoutes(containers),
+      ...execRoutes(containers),
+      ...imageRoutes(images),
+      ...volumeRoutes(volumeEngine),
+      ...networkRoutes(networkEngine),
+    ],
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+async function layFoundation(
+  config: DaemonConfig,
+  log: Log,
+  parts: AsyncDisposableStack,
+  users: ImageUsers,
+): Promise<Foundation> {
+  const { dataRoot } = config;
   const events = new EventBus(clock);
-  const inUse =
-    existsSync(join(dataRoot, "containers")) && readdirSync(join(dataRoot, "containers")).length > 0;
+  const stateDirs = join(dataRoot, "containers");
+  const inUse = existsSync(stateDirs) && readdirSync(stateDirs).length > 0;
   const database = parts.use(await openDatabase(join(dataRoot, "state.db"), { log, mustExist: inUse }));
-  const daemonId = await persistentId(database);
-  const containersUsingVolume = (_name: string): string[] => [];
+  await users.load(database);
 
   const content = await createDiskStore({ root: join(dataRoot, "content"), log });
   const workers = parts.use(new LayerWorkers());
@@ -70,18 +141,32 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
         insecureRegistries: config.insecureRegistries,
         maxConcurrentDownloads: config.maxConcurrentDownloads,
       },
-      containersUsing: () => [],
+      containersUsing: (id) => users.of(id),
     }),
   );
-  const shimHost: ShimHost = {
-    launch: () => Promise.reject(new EngineError("notImplemented", "containers are not wired yet")),
-    recover: () => Promise.resolve(undefined),
-    [Symbol.asyncDispose]: () => Promise.resolve(),
-  };
-  const runtime = await createOciRuntime({
+  const networks = parts.use(
+    await createNetworkManager({
+      dataRoot,
+      binaryPath: nativeBinary,
+      bip: config.bip,
+      ...(config.addressPools.length === 0 ? {} : { addressPools: config.addressPools }),
+      manageHostFirewall: config.iptables,
+      log,
+    }),
+  );
+  const runtime = await composeRuntime(config, log, parts);
+  return { database, events, snapshotter, volumes, images, runtime, networks };
+}
+
+async function composeRuntime(config: DaemonConfig, log: Log, parts: AsyncDisposableStack): Promise<Runtime> {
+  const { execRoot } = config;
+  const shimHost = parts.use(
+    await createShimHost({ binaryPath: nativeBinary, execRoot, launcherCgroup, log }),
+  );
+  return createOciRuntime({
     shimHost,
     execRoot,
-    cgroupParent: config.cgroupParent ?? "/skiff",
+    cgroupParent: config.cgroupParent ?? defaultCgroupParent,
     runtimes: [...config.runtimes].map(([name, { path, args }]) => ({ name, path, args })),
     ...(config.defaultRuntime === undefined ? {} : { defaultRuntime: config.defaultRuntime }),
     defaultUlimits: config.defaultUlimits,
@@ -89,62 +174,87 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
     log,
     nativeBinary,
   });
-  const networks = parts.use(
-    await createNetworkManager({
-      dataRoot,
-      binaryPath: nativeBinary,
-      bip: config.bip,
-      manageHostFirewall: config.iptables,
-      log,
-    }),
-  );
-  const networkEngine = createNetworkEngine({ networks, runningContainers: () => [] });
-  const volumeEngine = createVolumeEngine({ volumes, events, containersUsing: containersUsingVolume });
-  const system = createSystemEngine({
-    facts: {
-      settings: { ...config, daemonId },
-      clock,
-      runtime,
-      networks,
-      backingFilesystem: filesystemName(dataRoot),
-      containerCounts: () => ({ running: 0, paused: 0, stopped: 0 }),
-      imageCount: () => images.store.list().length,
-    },
-    events,
-    volumes: volumeEngine,
-    imageSummaries: () => Promise.resolve([]),
-    containerSummaries: () => Promise.resolve([]),
-    layersBytes: () =>
-      snapshotter.listLayers().reduce((sum, key) => sum + (snapshotter.sizeBytes(key) ?? 0), 0),
-  });
-  const owned = parts.move();
+}
+
+function containerDefaults(config: DaemonConfig): object {
   return {
-    routes: [...systemRoutes(system), ...volumeRoutes(volumeEngine), ...networkRoutes(networkEngine)],
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    dns: config.dns,
+    dnsOptions: config.dnsOptions,
+    dnsSearch: config.dnsSearch,
+    shmSizeBytes: config.defaultShmSizeBytes,
+    ulimits: config.defaultUlimits,
+    logDriver: config.logDriver,
+    logOptions: Object.fromEntries(config.logOptions),
+    init: config.init,
+    hostname: hostname(),
+    noNewPrivileges: config.noNewPrivileges,
   };
 }
 
-/** Docker's names of file systems by their magic number (statfs(2)). */
-const filesystems: ReadonlyMap<number, string> = new Map([
-  [0xef53, "extfs"],
-  [0x58465342, "xfs"],
-  [0x9123683e, "btrfs"],
-  [0x01021994, "tmpfs"],
-  [0x794c7630, "overlayfs"],
-  [0x2fc12fc1, "zfs"],
-  [0xf2f52010, "f2fs"],
-]);
-
-function filesystemName(path: string): string {
-  return filesystems.get(statfsSync(path).type) ?? "<unknown>";
+async function composeSystem(
+  config: DaemonConfig,
+  { database, events, snapshotter, images, runtime, networks }: Foundation,
+  containers: ContainerEngine,
+  volumes: VolumeEngine,
+): Promise<SystemEngine> {
+  return createSystemEngine({
+    facts: {
+      settings: { ...config, daemonId: await persistentId(database) },
+      clock,
+      runtime,
+      networks,
+      backingFilesystem: filesystemName(config.dataRoot),
+      containerCounts: () => containers.counts(),
+      imageCount: () => images.store.list().length,
+    },
+    events,
+    volumes,
+    images,
+    imageUsers: (id) => containers.usersOfImage(id).length,
+    containerList: () => containers.list({ all: true, limit: 0, size: true, filters: new Map() }),
+    layersBytes: () =>
+      snapshotter.listLayers().reduce((sum, key) => sum + (snapshotter.sizeBytes(key) ?? 0), 0),
+  });
 }
 
-/** The daemon's identity in `info`: made once, kept with its state. */
-async function persistentId(database: Database): Promise<string> {
-  const key = "daemon-id";
-  const [row] = await database.all<{ value: string }>("SELECT value FROM meta WHERE key = ?", [key]);
-  if (row !== undefined) return row.value;
-  const id = randomUUID();
-  await database.commit([{ sql: "INSERT INTO meta (key, value) VALUES (?, ?)", params: [key, id] }]);
-  return id;
+/**
+ * Who uses an image. Images are opened before containers, which are made from them: until the container engine is there
+ * its rows answer, so that nothing is taken for unused.
+ */
+class ImageUsers {
+  readonly #rows = new Map<string, ImageUser[]>();
+  #containers: ContainerEngine | undefined;
+
+  async load(database: Database): Promise<void> {
+    for (const row of await database.all<{ id: string; image_id: string }>(
+      "SELECT id, image_id FROM container",
+    )) {
+      this.#rows.set(row.image_id, [...(this.#rows.get(row.image_id) ?? []), { id: row.id, running: true }]);
+    }
+  }
+
+  ask(containers: ContainerEngine): void {
+    this.#containers = containers;
+    this.#rows.clear();
+  }
+
+  of(id: ImageId): readonly ImageUser[] {
+    if (this.#containers === undefined) return this.#rows.get(id) ?? [];
+    return this.#containers.usersOfImage(id).map((user) => ({ id: user.id, running: user.running }));
+  }
+}
+
+/** An image that was removed while containers used it goes with the last of them. */
+function forgetUnusedImages(events: EventBus, images: ImageService, log: Log): Disposable {
+  const reader = events.subscribe();
+  const follow = async (): Promise<void> => {
+    for await (const { type, action } of reader) {
+      if (type !== "container" || action !== "destroy") continue;
+      for (const image of images.store.listAll()) {
+        if (image.removed === true) await images.containerRemoved(image.id);
+      }
+    }
+  };
+  follow().catch((error: unknown) => log.error("removing images that nothing uses any more", { error }));
+  return reader;
 }

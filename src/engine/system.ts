@@ -1,6 +1,9 @@
 import { release } from "node:os";
+import type { ImageId } from "#base/digest.ts";
 import { engineVersion, skiffVersion } from "#base/version.ts";
 import type { EngineEvent, EventBus } from "./events.ts";
+import type { ImageSummary } from "./image-list.ts";
+import type { ImageService } from "./images.ts";
 import { checkWindow, type EventQuery, readEvents } from "./system-events.ts";
 import { goArchitecture, type SystemFacts, systemInfo } from "./system-info.ts";
 import type { VolumeEngine } from "./volumes.ts";
@@ -9,17 +12,20 @@ export interface SystemEngineDeps {
   readonly facts: SystemFacts;
   readonly events: EventBus;
   readonly volumes: VolumeEngine;
-  /** Bodies as the list endpoints give them. */
-  readonly imageSummaries: () => Promise<readonly object[]>;
-  readonly containerSummaries: () => Promise<readonly object[]>;
+  readonly images: Pick<ImageService, "list">;
+  /** Containers made from an image. */
+  readonly imageUsers: (id: ImageId) => number;
+  /** The list of all containers with their sizes, as JSON text. */
+  readonly containerList: () => Promise<string>;
   /** Bytes of all unpacked layers, a shared one once. */
   readonly layersBytes: () => number;
 }
 
 export interface DiskUsage {
   readonly layersBytes: number;
-  readonly images: readonly object[];
-  readonly containers: readonly object[];
+  readonly images: readonly (ImageSummary & { readonly users: number })[];
+  /** JSON text of a list. */
+  readonly containers: string;
   readonly volumes: Awaited<ReturnType<VolumeEngine["usage"]>>;
 }
 
@@ -42,8 +48,8 @@ export function createSystemEngine(deps: SystemEngineDeps): SystemEngine {
     },
     diskUsage: async (wanted) => {
       const [images, containers, volumes] = await Promise.all([
-        wanted.has("image") ? deps.imageSummaries() : undefined,
-        wanted.has("container") ? deps.containerSummaries() : undefined,
+        wanted.has("image") ? imagesWithUsers(deps) : undefined,
+        wanted.has("container") ? deps.containerList() : undefined,
         wanted.has("volume") ? deps.volumes.usage() : undefined,
       ]);
       return {
@@ -53,6 +59,12 @@ export function createSystemEngine(deps: SystemEngineDeps): SystemEngine {
       };
     },
   };
+}
+
+function imagesWithUsers({ images, imageUsers }: SystemEngineDeps): DiskUsage["images"] {
+  return images
+    .list({ all: false, sharedSize: true, filters: undefined })
+    .map((image) => ({ ...image, users: imageUsers(image.id) }));
 }
 
 /** The body of `GET /version`. Clients parse `Version`, `ApiVersion`, `MinAPIVersion` (COMPAT "Versions"). */
