@@ -109,26 +109,24 @@ async function unpackStream(
       below: async () => [],
       signal: both,
     });
-    const failed = applying.then(
-      () => undefined,
-      (error: unknown) => {
-        stop.abort(registerError(error));
-        return error;
-      },
-    );
+    // A layer that cannot be unpacked ends the reading; a body that breaks off ends the unpacking.
+    applying.catch((error: unknown) => stop.abort(registerError(error)));
+    let broken: { readonly reason: unknown } | undefined;
     try {
       await spool(source, file, cells, both);
-    } finally {
+    } catch (error) {
+      broken = { reason: stop.signal.aborted ? stop.signal.reason : error };
       cells.settle("failed");
-      await failed;
     }
-    const layer = await applying;
-    hold.layer(layer.key);
-    ctx.images.bytes.applied(layer);
-    return layer;
-  } catch (error) {
-    if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: error });
-    throw stop.signal.aborted ? stop.signal.reason : error;
+    const [unpacked] = await Promise.allSettled([applying]);
+    if (unpacked.status === "fulfilled") {
+      hold.layer(unpacked.value.key);
+      ctx.images.bytes.applied(unpacked.value);
+    }
+    if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: signal.reason });
+    if (broken !== undefined) throw broken.reason;
+    if (unpacked.status === "rejected") throw registerError(unpacked.reason);
+    return unpacked.value;
   } finally {
     await file.close();
     await unlink(path);
