@@ -21,9 +21,6 @@ const cFchmodat = libc.func("int fchmodat(int fd, const void *name, unsigned int
 const cUtimensat = libc.func("int utimensat(int fd, const void *name, const void *times, int flags)");
 const cFutimens = libc.func("int futimens(int fd, const void *times)");
 const cUnlinkat = libc.func("int unlinkat(int fd, const void *name, int flags)");
-const cRenameat2 = libc.func(
-  "int renameat2(int oldFd, const void *oldName, int newFd, const void *newName, unsigned int flags)",
-);
 const cReadlinkat = libc.func("int64_t readlinkat(int fd, const void *name, void *buffer, size_t size)");
 const cClose = libc.func("int close(int fd)");
 const cOpenat = libc.func("int openat(int fd, const void *name, int flags, unsigned int mode)");
@@ -31,8 +28,6 @@ const cOpenat = libc.func("int openat(int fd, const void *name, int flags, unsig
 export const AT_SYMLINK_NOFOLLOW = 0x100;
 export const AT_REMOVEDIR = 0x200;
 export const AT_EMPTY_PATH = 0x1000;
-export const RENAME_NOREPLACE = 1;
-export const RENAME_EXCHANGE = 2;
 export const O_PATH = 0o10000000;
 export const O_CLOEXEC = 0o2000000;
 
@@ -153,18 +148,6 @@ export function unlinkAt(dirFd: number, name: ByteString): void {
 
 export function rmdirAt(dirFd: number, name: ByteString): void {
   check(cUnlinkat(dirFd, encode(firstName, name, "unlinkat"), AT_REMOVEDIR), "rmdir", name);
-}
-
-export function renameAt(
-  oldDirFd: number,
-  oldName: ByteString,
-  newDirFd: number,
-  newName: ByteString,
-  flags = 0,
-): void {
-  const from = encode(firstName, oldName, "renameat2");
-  const to = encode(secondName, newName, "renameat2");
-  check(cRenameat2(oldDirFd, from, newDirFd, to, flags), "renameat2", newName);
 }
 
 /** Target of a symlink; with an empty name, of the O_PATH|O_NOFOLLOW descriptor itself. */

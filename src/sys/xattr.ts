@@ -12,7 +12,6 @@ const cSet = libc.func(
 );
 const cGet = libc.func("int64_t lgetxattr(const void *path, const char *name, void *value, size_t size)");
 const cList = libc.func("int64_t llistxattr(const void *path, void *list, size_t size)");
-const cRemove = libc.func("int lremovexattr(const void *path, const char *name)");
 const cSetFd = libc.func(
   "int fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)",
 );
@@ -53,8 +52,4 @@ export function listXattrAt(dirFd: number, name: ByteString): string[] {
   const errno = errnoName(koffi.errno());
   if (errno === "EOPNOTSUPP" || errno === "ENOTSUP") return [];
   throw new SyscallError("llistxattr", errno, name);
-}
-
-export function removeXattrAt(dirFd: number, name: ByteString, attribute: string): void {
-  check(cRemove(pathOf(dirFd, name), attribute), "lremovexattr", `${name} (${attribute})`);
 }

@@ -11,8 +11,8 @@ import { type TarItem, tarOf } from "#snapshot/suite.ts";
 import { type TreeTarOptions, writeTreeTar } from "#snapshot/tree-tar.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
-import { mountFileSystem, unmount } from "#sys/mount.ts";
 import { fingerprint } from "./layer-fingerprint.ts";
+import { withOverlay } from "./layer-mount.ts";
 
 function withDirectory(run: (directory: string) => void): void {
   const directory = mkdtempSync(join(tmpdir(), "skiff-layer-"));
@@ -268,14 +268,8 @@ for (const each of mergeCases) {
       apply(tarOf(each.lower), bottom, []);
       apply(tarOf(each.upper), top, [bottom]);
       mkdirSync(mount);
-      const show = (upper: string): string[] => {
-        mountFileSystem("overlay", mount, "overlay", 1, `lowerdir=${upper}:${bottom}`);
-        try {
-          return mergedNames(mount);
-        } finally {
-          unmount(mount);
-        }
-      };
+      const show = (upper: string): string[] =>
+        withOverlay(mount, `ro,lowerdir=${upper}:${bottom}`, () => mergedNames(mount));
       assert.deepEqual(show(top), each.merged);
       // What the diff writes must mean the same.
       using below = new LayerStack([bottom]);

@@ -9,8 +9,8 @@ import { silentLog } from "#base/log.ts";
 import { LayerWorkers } from "#snapshot/layer-workers.ts";
 import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
 import type { LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
-import { mountFileSystem, unmount } from "#sys/mount.ts";
 import { fingerprint } from "./layer-fingerprint.ts";
+import { withOverlay } from "./layer-mount.ts";
 
 function shell(script: string, directory: string): void {
   const result = spawnSync("bash", ["-ec", script], { cwd: directory });
@@ -85,14 +85,6 @@ async function withScene(run: (scene: Scene) => Promise<void>): Promise<void> {
       .map((key) => snapshotter.pathOf(key))
       .reverse()
       .join(":");
-  const mounted = <Result>(options: string, use: () => Result): Result => {
-    mountFileSystem("overlay", mount, "overlay", 0, options);
-    try {
-      return use();
-    } finally {
-      unmount(mount);
-    }
-  };
   const scene: Scene = {
     base,
     snapshotter,
@@ -111,12 +103,14 @@ async function withScene(run: (scene: Scene) => Promise<void>): Promise<void> {
       (await snapshotter.changes(id, stack)).map(({ kind, path }) => `${"CAD"[kind]} ${path}`),
     inside: (id, stack, script) => {
       const { upperDir, workDir } = snapshotter.writableOf(id);
-      mounted(`lowerdir=${lowerOf(stack)},upperdir=${upperDir},workdir=${workDir}`, () =>
+      withOverlay(mount, `lowerdir=${lowerOf(stack)},upperdir=${upperDir},workdir=${workDir}`, () =>
         shell(script, mount),
       );
     },
     show: (stack) =>
-      mounted(`lowerdir=${join(base, "empty")}:${lowerOf(stack)}`, () => fingerprint(mount).slice(1)),
+      withOverlay(mount, `lowerdir=${join(base, "empty")}:${lowerOf(stack)}`, () =>
+        fingerprint(mount).slice(1),
+      ),
   };
   mkdirSync(join(base, "empty"));
   try {
@@ -155,15 +149,8 @@ test("a committed layer shows the same tree, and packs to the same bytes twice",
     const committed = scene.show([...stack, layer.key]);
     const mount = join(scene.base, "mount");
     const lowerdir = scene.snapshotter.pathOf(stack[0] as LayerKey);
-    mountFileSystem(
-      "overlay",
-      mount,
-      "overlay",
-      0,
-      `lowerdir=${lowerdir},upperdir=${upperDir},workdir=${workDir}`,
-    );
-    const live = fingerprint(mount).slice(1);
-    unmount(mount);
+    const options = `lowerdir=${lowerdir},upperdir=${upperDir},workdir=${workDir}`;
+    const live = withOverlay(mount, options, () => fingerprint(mount).slice(1));
     assert.deepEqual(committed, live);
   });
 });
