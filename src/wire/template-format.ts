@@ -43,14 +43,15 @@ export function goFormat(value: unknown, plus = false): string {
   return String(value);
 }
 
-/** %v of a number: integers as they are; floats shortest, with an exponent from 1e21 on. */
+/** %v of a number: integers as they are; floats shortest, with an exponent when very small or large. */
 function goFloat(value: number): string {
-  if (Number.isInteger(value) && Math.abs(value) < 1e21) return String(value === 0 ? 0 : value);
+  // A whole number that an int64 holds was an integer in Go.
+  if (Number.isInteger(value) && Math.abs(value) < 2 ** 63) return String(value === 0 ? 0 : value);
   if (Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "+Inf" : "-Inf";
   const magnitude = Math.abs(value);
-  if (magnitude < 1e-4 || magnitude >= 1e21) return exponent(value.toExponential());
-  return String(value);
+  // strconv's %g: an exponent below 1e-4 and from 1e6 on.
+  return magnitude < 1e-4 || magnitude >= 1e6 ? exponent(value.toExponential()) : String(value);
 }
 
 function exponent(text: string): string {

@@ -14,26 +14,25 @@ function want(name: string, values: readonly unknown[], min: number, max = min):
 /** Reported by Go without `error calling`. */
 export class ArgumentCountError extends Error {}
 
-function text(value: unknown): string {
-  if (typeof value === "string") return value;
-  throw new ArgumentTypeError(value, "string");
-}
+/** Parameter types of the functions that have fixed ones; the executor checks them, where it knows the argument's place. */
+export const parameterTypes: Readonly<Record<string, readonly ParameterType[]>> = {
+  join: ["[]string", "string"],
+  lower: ["string"],
+  pad: ["string", "int", "int"],
+  printf: ["string"],
+  split: ["string", "string"],
+  title: ["string"],
+  truncate: ["string", "int"],
+  upper: ["string"],
+};
 
-/** A value of the wrong type for a function's parameter: Go reports it at the argument. */
-export class ArgumentTypeError extends Error {
-  constructor(value: unknown, expected: string) {
-    super(
-      value === null || value === undefined
-        ? `invalid value; expected ${expected}`
-        : `wrong type for value; expected ${expected}; got ${goTypeName(value)}`,
-    );
-  }
-}
+export type ParameterType = "string" | "int" | "[]string";
 
-function integer(value: unknown): number {
-  if (typeof value === "number" && Number.isInteger(value)) return value;
-  if (typeof value === "bigint") return Number(value);
-  throw new ArgumentTypeError(value, "int");
+export function fitsParameter(value: unknown, type: ParameterType): boolean {
+  if (type === "string") return typeof value === "string";
+  if (type === "int")
+    return typeof value === "bigint" || (typeof value === "number" && Number.isInteger(value));
+  return Array.isArray(value);
 }
 
 function print(values: readonly unknown[]): string {
@@ -92,7 +91,8 @@ function lengthOf(value: unknown): number {
   if (typeof value === "string") return Buffer.byteLength(value);
   if (Array.isArray(value)) return value.length;
   if (value instanceof Map) return value.size;
-  if (value === undefined || value === null) throw new Error("len of nil pointer");
+  if (value === undefined || value === null)
+    throw new Error("reflect: call of reflect.Value.Type on zero Value");
   throw new Error(`len of type ${goTypeName(value)}`);
 }
 
@@ -105,7 +105,7 @@ function indexInto(values: readonly unknown[]): unknown {
     if (item instanceof Map) item = mapEntry(item, key);
     else if (Array.isArray(item)) item = item[position(key, item.length)];
     else if (typeof item === "string") item = Buffer.from(item)[position(key, Buffer.byteLength(item))];
-    else if (isStruct(item)) item = Object.hasOwn(item, text(key)) ? item[text(key)] : undefined;
+    else if (isStruct(item)) item = Object.hasOwn(item, String(key)) ? item[String(key)] : undefined;
     else throw new Error(`can't index item of type ${goTypeName(item)}`);
   }
   return item;
@@ -118,6 +118,9 @@ function mapEntry(map: ReadonlyMap<string, unknown>, key: unknown): unknown {
   if (map === nilMap) return "";
   const sample = map.values().next().value;
   if (sample === undefined || typeof sample === "string") return "";
+  if (typeof sample === "number") return 0;
+  if (typeof sample === "boolean") return false;
+  if (sample instanceof Map) return nilMap;
   return Array.isArray(sample) ? nilSlice : null;
 }
 
@@ -180,7 +183,7 @@ const goFunctions: Readonly<Record<string, TemplateFunction>> = {
   println: (...values) => `${values.map((value) => goFormat(value)).join(" ")}\n`,
   printf: (...values) => {
     want("printf", values, 1, Number.POSITIVE_INFINITY);
-    return goSprintf(text(values[0]), values.slice(1));
+    return goSprintf(values[0] as string, values.slice(1));
   },
   html: (...values) => print(values).replace(/[\0"'&<>]/g, (char) => htmlEscapes[char]!),
   js: (...values) =>
@@ -215,34 +218,33 @@ const dockerFunctions: Readonly<Record<string, TemplateFunction>> = {
   },
   split: (...values) => {
     want("split", values, 2);
-    return text(values[0]).split(text(values[1]));
+    return (values[0] as string).split(values[1] as string);
   },
   join: (...values) => {
     want("join", values, 2);
     const [list, separator] = values;
-    if (!Array.isArray(list)) throw new ArgumentTypeError(list, "[]string");
-    return list.map((item) => goFormat(item)).join(text(separator));
+    return (list as unknown[]).map((item) => goFormat(item)).join(separator as string);
   },
   title: (...values) => {
     want("title", values, 1);
-    return title(text(values[0]));
+    return title(values[0] as string);
   },
   lower: (...values) => {
     want("lower", values, 1);
-    return text(values[0]).toLowerCase();
+    return (values[0] as string).toLowerCase();
   },
   upper: (...values) => {
     want("upper", values, 1);
-    return text(values[0]).toUpperCase();
+    return (values[0] as string).toUpperCase();
   },
   pad: (...values) => {
     want("pad", values, 3);
-    const [source, before, after] = [text(values[0]), integer(values[1]), integer(values[2])];
+    const [source, before, after] = [values[0] as string, Number(values[1]), Number(values[2])];
     return source === "" ? source : " ".repeat(Math.max(0, before)) + source + " ".repeat(Math.max(0, after));
   },
   truncate: (...values) => {
     want("truncate", values, 2);
-    const [source, length] = [text(values[0]), integer(values[1])];
+    const [source, length] = [values[0] as string, Number(values[1])];
     return Buffer.byteLength(source) < length ? source : Buffer.from(source).toString("utf8", 0, length);
   },
 };

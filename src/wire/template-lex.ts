@@ -48,7 +48,7 @@ const keywords: ReadonlySet<string> = new Set([
 const spaces = " \t\r\n";
 const wordPattern = /[\p{L}\p{Nd}_]+/uy;
 const numberPattern =
-  /[+-]?(?:0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|\d[\d_]*(?:\.[\d_]*)?(?:[eE][+-]?\d+)?)/y;
+  /[+-]?(?:0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)(?:[eE][+-]?\d+)?)/y;
 
 /** Cuts a template into tokens. An error becomes the last token: the parser reports it when it gets there, as Go's does. */
 export function lexTemplate(source: string): Token[] {

@@ -162,9 +162,9 @@ class Parser {
         this.#expectClose(word.text);
         return { kind: word.text, at: word.at };
       case "template":
-        return this.#template(word.at);
+        return this.#template();
       case "block":
-        return this.#block(word.at);
+        return this.#block();
       case "define":
         this.#define();
         return undefined;
@@ -210,7 +210,8 @@ class Parser {
     return this.#unquote(token);
   }
 
-  #template(at: number): Node {
+  #template(): Node {
+    const { at } = this.#peekNonSpace();
     const name = this.#templateName("template clause");
     if (this.#peekNonSpace().kind === "rightDelim") {
       this.#take();
@@ -219,7 +220,8 @@ class Parser {
     return { kind: "template", at, name, pipe: this.#pipeline("template clause", "rightDelim") };
   }
 
-  #block(at: number): Node {
+  #block(): Node {
+    const { at } = this.#peekNonSpace();
     const name = this.#templateName("block clause");
     const pipe = this.#pipeline("block clause", "rightDelim");
     this.#defined.set(name, this.#separateList());
@@ -274,8 +276,7 @@ class Parser {
       if (next.kind === "declare" || next.kind === "assign") {
         this.#take();
         variables.push(token.text);
-        if (next.kind === "assign") for (const name of variables) this.#checkVariable(name);
-        else this.#variables.push(...variables);
+        if (next.kind === "declare") this.#variables.push(...variables);
         return { variables, assigns: next.kind === "assign" };
       }
       if (next.kind !== "char" || next.text !== "," || context !== "range" || variables.length > 0) {
@@ -414,7 +415,7 @@ function startsOperand(token: Token): boolean {
 
 function describe(token: Token): string {
   if (token.kind === "eof") return "EOF";
-  if (token.kind === "keyword") return `<${token.text}>`;
+  if (token.kind === "keyword" || token.kind === "dot" || token.kind === "nil") return `<${token.text}>`;
   return token.text.length > 10 ? `${goQuote(token.text.slice(0, 10))}...` : goQuote(token.text);
 }
 

@@ -6,7 +6,9 @@ import { TemplateError } from "./template-error.ts";
 import { goFormat, goQuote, goTypeName } from "./template-format.ts";
 import {
   ArgumentCountError,
+  fitsParameter,
   headerFunctions,
+  parameterTypes,
   type TemplateFunction,
   templateFunctions,
 } from "./template-functions.ts";
@@ -21,7 +23,7 @@ import {
   parseTemplateText,
   pipeText,
 } from "./template-parse.ts";
-import { goTypeOf, isStruct, isTrue, nilMap, sortedKeys } from "./template-value.ts";
+import { goTypeOf, isStruct, isTrue, sortedKeys } from "./template-value.ts";
 
 export { TemplateError } from "./template-error.ts";
 
@@ -83,10 +85,9 @@ class Execution {
     const before = this.#source.slice(0, at);
     const line = before.split("\n").length;
     const lastLine = before.lastIndexOf("\n");
-    const column = Buffer.byteLength(lastLine < 0 ? before : before.slice(lastLine));
-    const shown = context.length > 20 ? `${context.slice(0, 20)}...` : context;
+    const column = Buffer.byteLength(before.slice(lastLine + 1));
     throw new TemplateError(
-      `template: :${line}:${column}: executing "" at <${shown}>: ${message}`,
+      `template: :${line}:${column}: executing "" at <${context}>: ${message}`,
       this.#out,
     );
   }
@@ -161,7 +162,7 @@ class Execution {
   }
 
   *#items(value: unknown, pipe: Pipe): Generator<[unknown, unknown]> {
-    if (value === undefined || value === null) return;
+    if (value === undefined) return;
     if (Array.isArray(value)) yield* value.entries();
     else if (value instanceof Map) for (const key of sortedKeys(value)) yield [key, value.get(key)];
     else if (typeof value === "number" && Number.isInteger(value)) {
@@ -204,7 +205,10 @@ class Execution {
     for (const name of pipe.variables) {
       if (pipe.assigns) {
         const variable = this.#variables.findLast((candidate) => candidate.name === name);
-        if (variable !== undefined) variable.value = value;
+        if (variable === undefined) {
+          this.#failAt(pipe.commands.at(-1)!.words[0]!, `undefined variable: ${name}`);
+        }
+        variable.value = value;
       } else this.#variables.push({ name, value });
     }
     return value;
@@ -361,32 +365,37 @@ class Execution {
     }
     const values = rest.map((word) => this.#operand(word, dot));
     if (final !== none) values.push(final);
+    this.#checkArguments(operand, rest, values);
+    if (name === "call" && rest[0] !== undefined) {
+      const what = `non-function ${operandText(rest[0])} of type ${goTypeName(values[0])}`;
+      this.#fail(operand.at, commandText(command), `error calling call: ${what}`);
+    }
     try {
       return this.#functions.get(name)!(...values);
     } catch (error) {
       if (error instanceof TemplateError) throw error;
       const message = error instanceof Error ? error.message : String(error);
       if (error instanceof ArgumentCountError) this.#failAt(operand, message);
-      return this.#argumentFailure(operand, command, rest, error, message);
+      return this.#fail(operand.at, commandText(command), `error calling ${name}: ${message}`);
     }
   }
 
-  #argumentFailure(
+  /** Go checks arguments against the function's type before it calls it. */
+  #checkArguments(
     operand: Operand & { kind: "function" },
-    command: Command,
     rest: readonly Operand[],
-    error: unknown,
-    message: string,
-  ): never {
-    const culprit = rest[0];
-    if (error instanceof Error && error.constructor.name === "ArgumentTypeError" && culprit !== undefined) {
-      this.#fail(culprit.at, operandText(culprit), message);
+    values: readonly unknown[],
+  ): void {
+    for (const [index, type] of (parameterTypes[operand.name] ?? []).entries()) {
+      if (index >= values.length || fitsParameter(values[index], type)) continue;
+      const value = values[index];
+      const place = rest[index] ?? operand;
+      if (place.kind === "nil") this.#failAt(place, `cannot assign nil to ${type}`);
+      if (place.kind === "constant") {
+        this.#failAt(place, `expected ${type === "int" ? "integer" : type}; found ${operandText(place)}`);
+      }
+      if (value === undefined || value === null) this.#failAt(place, `invalid value; expected ${type}`);
+      this.#failAt(place, `wrong type for value; expected ${type}; got ${goTypeName(value)}`);
     }
-    return this.#fail(operand.at, commandText(command), `error calling ${operand.name}: ${message}`);
   }
-}
-
-/** Whether a nil map or an empty one: for callers that print what a template would. */
-export function isEmptyMap(value: unknown): boolean {
-  return value === nilMap || (value instanceof Map && value.size === 0);
 }
