@@ -14,6 +14,7 @@ import { OciSandbox, type SandboxContext, shimRootPath } from "./oci-sandbox.ts"
 import { preflight } from "./preflight.ts";
 import { checkResources, probeResourceSupport, type ResourceSupport } from "./resources.ts";
 import type { Runtime, Sandbox, SandboxRequest } from "./runtime.ts";
+import { makeScaffold } from "./scaffold.ts";
 import { createSeccompCompiler, type SeccompCompiler } from "./seccomp.ts";
 import { type SecurityProfile, SecurityProfiles } from "./security-profile.ts";
 import type { ExitRecord, Shim, ShimHost } from "./shim.ts";
@@ -38,6 +39,11 @@ export interface OciRuntimeOptions {
   readonly log: Log;
   /** `native/build/skiff-native`: copied for `--init`. */
   readonly nativeBinary: string;
+  /**
+   * A directory on the file system of the image layers, for the layer below all images (`makeScaffold`). Without it, mount
+   * targets that an image lacks are made in the container's own layer.
+   */
+  readonly scaffoldParent?: string;
 }
 
 /** Mounts may be made read-only with all below them since Linux 5.12 (mount_setattr). */
@@ -64,6 +70,7 @@ class OciRuntime implements Runtime {
   readonly #profiles: SecurityProfiles;
   readonly #seccomp: SeccompCompiler;
   readonly #initBinary: string;
+  readonly #scaffold: string | undefined;
 
   constructor(options: OciRuntimeOptions, runtimes: readonly DetectedRuntime[], layout: CgroupLayout) {
     this.#options = options;
@@ -75,6 +82,8 @@ class OciRuntime implements Runtime {
     this.#profiles = new SecurityProfiles(this.#host, options.noNewPrivileges);
     this.#seccomp = createSeccompCompiler(`${options.execRoot}/seccomp`);
     this.#initBinary = copyInit(options.nativeBinary, options.execRoot);
+    const { scaffoldParent } = options;
+    this.#scaffold = scaffoldParent === undefined ? undefined : makeScaffold(scaffoldParent);
     this.warnings = hostWarnings(this.#support, this.#host);
     for (const runtime of runtimes) {
       mkdirSync(this.#runtimeRoot(runtime), { recursive: true, mode: 0o700 });
@@ -206,7 +215,7 @@ class OciRuntime implements Runtime {
       id: request.id,
       runDir: request.runDir,
       stateDir: request.stateDir,
-      lowerDirs: request.lowerDirs,
+      lowerDirs: this.#scaffold === undefined ? request.lowerDirs : [...request.lowerDirs, this.#scaffold],
       upperDir: request.upperDir,
       workDir: request.workDir,
       volatile: request.volatile,

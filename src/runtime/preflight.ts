@@ -231,7 +231,7 @@ function resolveWorkingDir(rootFd: number, workingDir: string, mounts: readonly 
   }
 }
 
-/** `/.dockerenv`, by which programs know that they run in a container, and `/etc/mtab` for old mount tools. */
+/** `/.dockerenv`, by which programs know that they run in a container, and `/etc/mtab`: usually from the scaffold layer. */
 function makeMarkers(rootFd: number): void {
   if (statBeneath(rootFd, ".dockerenv", { noFollow: true }) === undefined) {
     const flags = constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW | constants.O_WRONLY;
@@ -246,21 +246,6 @@ function makeMarkers(rootFd: number): void {
     closeFd(etc);
   }
 }
-
-/**
- * What preflight makes in every container, as Docker's own init layer holds: no change that the container made, so that
- * `diff` and `commit` leave them out as long as they are empty files, links or directories without anything else in them.
- */
-export const scaffoldPaths: readonly string[] = [
-  "/.dockerenv",
-  "/dev",
-  "/etc/hostname",
-  "/etc/hosts",
-  "/etc/mtab",
-  "/etc/resolv.conf",
-  "/proc",
-  "/sys",
-];
 
 export interface Preflight {
   readonly mounts: readonly OciMount[];

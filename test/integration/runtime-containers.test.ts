@@ -394,6 +394,20 @@ for (const runtimeName of ["crun", "runc"]) {
       assert.equal(mounts.includes(request.id), false);
     });
 
+    test("what mounting needs is there without a file in the container's own layer", async () => {
+      const file = join(rig.root, "some-hosts");
+      writeFileSync(file, "127.0.0.1 me\n");
+      const request = rig.request({
+        runtimeName,
+        args: ["sh", "-c", "cat /etc/hosts && test -e /.dockerenv && readlink /etc/mtab"],
+        mounts: ["hosts", "hostname", "resolv.conf"].map((name) => bind(file, `/etc/${name}`)),
+      });
+      const sandbox = await rig.runtime.prepare(request);
+      await sandbox.start();
+      assert.equal((await sandbox.exited).exitCode, 0);
+      assert.deepEqual(readdirSync(request.upperDir), []);
+    });
+
     test("rootPath of a running container shows its volumes", async () => {
       const volume = mkdtempSync(join(rig.root, "volume-"));
       writeFileSync(join(volume, "seen"), "");

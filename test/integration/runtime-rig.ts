@@ -65,6 +65,7 @@ export class RuntimeRig implements AsyncDisposable {
       noNewPrivileges: false,
       log: silentLog,
       nativeBinary,
+      scaffoldParent: this.root,
       ...options,
     });
   }
