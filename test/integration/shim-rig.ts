@@ -122,6 +122,7 @@ export class Rig implements AsyncDisposable {
   readonly launcherCgroup: string;
   readonly cgroupParent: string;
   host!: ShimHost;
+  #mounted = false;
 
   private constructor() {
     this.root = mkdtempSync(join(tmpdir(), "skiff-shim-"));
@@ -130,12 +131,16 @@ export class Rig implements AsyncDisposable {
     const unique = this.root.slice(this.root.lastIndexOf("-") + 1);
     this.launcherCgroup = `/skiff-test-shims-${unique}`;
     this.cgroupParent = `/skiff-test-${unique}`;
-    mkdirSync(join(this.execRoot, "containers"), { recursive: true, mode: 0o700 });
+    mkdirSync(this.execRoot, { recursive: true, mode: 0o700 });
     makeLayer(this.layer);
   }
 
-  static async start(): Promise<Rig> {
+  /** `mountExecRoot` may mount something on the exec root before anything is in it. */
+  static async start(mountExecRoot?: (execRoot: string) => void): Promise<Rig> {
     const rig = new Rig();
+    mountExecRoot?.(rig.execRoot);
+    mkdirSync(join(rig.execRoot, "containers"), { recursive: true, mode: 0o700 });
+    rig.#mounted = mountExecRoot !== undefined;
     await rig.connect();
     return rig;
   }
@@ -195,7 +200,8 @@ export class Rig implements AsyncDisposable {
 
   #mounts(): string[] {
     const lines = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
-    return lines.filter((line) => line.includes(this.root));
+    const own = this.#mounted ? ` ${this.execRoot} ` : "\0";
+    return lines.filter((line) => line.includes(this.root) && !line.includes(own));
   }
 
   #cgroups(): string[] {
@@ -235,6 +241,7 @@ export class Rig implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.host[Symbol.asyncDispose]();
+    if (this.#mounted) spawnSync("umount", [this.execRoot]);
     rmSync(this.root, { recursive: true, force: true });
     // The parents of the containers' cgroups: not empty only when a test left something, which the leak check tells.
     for (const mount of cgroupMounts()) {
