@@ -163,9 +163,10 @@ async function composeRuntime(config: DaemonConfig, log: Log, parts: AsyncDispos
   const shimHost = parts.use(
     await createShimHost({ binaryPath: nativeBinary, execRoot, launcherCgroup, log }),
   );
-  return createOciRuntime({
+  const runtime = await createOciRuntime({
     shimHost,
     execRoot,
+    scaffoldParent: join(config.dataRoot, "scaffold"),
     cgroupParent: config.cgroupParent ?? defaultCgroupParent,
     runtimes: [...config.runtimes].map(([name, { path, args }]) => ({ name, path, args })),
     ...(config.defaultRuntime === undefined ? {} : { defaultRuntime: config.defaultRuntime }),
@@ -174,6 +175,7 @@ async function composeRuntime(config: DaemonConfig, log: Log, parts: AsyncDispos
     log,
     nativeBinary,
   });
+  return parts.use(runtime);
 }
 
 function containerDefaults(config: DaemonConfig): object {

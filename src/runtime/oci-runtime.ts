@@ -3,7 +3,13 @@ import { posix } from "node:path";
 import { EngineError } from "#base/errors.ts";
 import type { Log } from "#base/log.ts";
 import { openRoot } from "#sys/beneath.ts";
-import { type CgroupLayout, makeCgroupParent, readCgroupLayout, removeCgroupParent } from "#sys/cgroup.ts";
+import {
+  type CgroupLayout,
+  hasCgroup,
+  makeCgroupParent,
+  readCgroupLayout,
+  removeCgroupParent,
+} from "#sys/cgroup.ts";
 import { closeFd } from "#sys/files.ts";
 import { type HostInfo, readHostInfo } from "#sys/hostinfo.ts";
 import type { OciDevice, OciDeviceRule, OciRlimit } from "#wire/oci-runtime.ts";
@@ -189,7 +195,10 @@ class OciRuntime implements Runtime {
     checkResources(request.resources, this.#support);
     const custom = customDevices(request.devices);
     const cgroupPath = this.#cgroupPath(request);
-    if (request.cgroupParent) makeCgroupParent(this.#layout, posix.dirname(cgroupPath));
+    // Another daemon that shares the parent removes it when it ends.
+    if (!hasCgroup(this.#layout, posix.dirname(cgroupPath))) {
+      makeCgroupParent(this.#layout, posix.dirname(cgroupPath));
+    }
     return {
       runtime: this.#runtimeOf(request.runtimeName),
       profile: this.#profiles.decide(request),

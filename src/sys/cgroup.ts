@@ -100,6 +100,12 @@ export function makeCgroupParent(layout: CgroupLayout, path: string): void {
   }
 }
 
+/** Whether a group is there in every tree. */
+export function hasCgroup(layout: CgroupLayout, path: string): boolean {
+  for (const mount of layout.mounts.values()) if (!existsSync(`${mount}${path}`)) return false;
+  return true;
+}
+
 function makeDirectory(directory: string, v1: boolean): void {
   try {
     mkdirSync(directory);
