@@ -214,6 +214,8 @@ for (const runtimeName of ["crun", "runc"]) {
       assert.match(stdout, /^\/sbin\/docker-init -- sh -c/);
       assert.match(stdout, /\n?0\n$/);
       const { sandbox } = await rig.sleeper({ runtimeName, init: true });
+      // runc says "started" a moment before its own init becomes the program; and the program is the child.
+      while ((await sandbox.processes()).length < 2) await sleep(5);
       await sandbox.signal(15);
       assert.equal((await sandbox.exited).exitCode, 143);
       assert.equal((await rig.run(["nope"], { runtimeName, init: true })).exit.exitCode, 127);
