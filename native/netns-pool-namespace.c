@@ -4,8 +4,6 @@
 #include <fcntl.h>
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
-#include <linux/netfilter/nfnetlink.h>
-#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <sched.h>
@@ -214,27 +212,4 @@ int namespace_make(int socket, int host_namespace, const struct endpoint_request
 		return result;
 	}
 	return move_to_fresh_number(namespace);
-}
-
-/* CTA_FILTER_FLAG(CTA_IP_SRC) of the kernel's nf_conntrack_netlink.c: compare the source address and nothing else. */
-#define FILTER_SOURCE_ADDRESS 1u
-#define FILTER_REPLY_FLAGS 2
-
-int flows_forget(int socket, uint32_t address)
-{
-	struct netlink_batch batch;
-	netlink_begin(&batch);
-	struct nfgenmsg *header = netlink_message(
-		&batch, (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_DELETE, 0, sizeof *header);
-	header->nfgen_family = AF_INET;
-	header->version = NFNETLINK_V0;
-	size_t tuple = netlink_nest(&batch, NLA_F_NESTED | CTA_TUPLE_REPLY);
-	size_t ip = netlink_nest(&batch, NLA_F_NESTED | CTA_TUPLE_IP);
-	netlink_u32(&batch, CTA_IP_V4_SRC, address);
-	netlink_end(&batch, ip);
-	netlink_end(&batch, tuple);
-	size_t filter = netlink_nest(&batch, NLA_F_NESTED | CTA_FILTER);
-	netlink_u32(&batch, FILTER_REPLY_FLAGS, FILTER_SOURCE_ADDRESS);
-	netlink_end(&batch, filter);
-	return netlink_run(socket, &batch);
 }

@@ -160,7 +160,13 @@ static int run_none(char **words)
 static int run_forget(char **words)
 {
 	uint32_t address;
-	return parse_address(words[0], &address) ? flows_forget(filter_socket, address) : -EINVAL;
+	return parse_address(words[0], &address) ? flows_forget_address(filter_socket, address) : -EINVAL;
+}
+
+static int run_forget_port(char **words)
+{
+	int port = atoi(words[0]);
+	return port > 0 && port < 65536 ? flows_forget_udp_port(filter_socket, (uint16_t)port) : -EINVAL;
 }
 
 /* From here on `event firewall-lost` and `event firewall-changed` are said. */
@@ -180,7 +186,8 @@ static const struct {
 } commands[] = {
 	{"make", 6, run_make},	     {"none", 0, run_none},   {"take", 1, run_take},	   {"drop", 1, run_drop},
 	{"bridge", 2, run_bridge},   {"address", 4, run_address}, {"addresses", 1, run_addresses},
-	{"ports", 1, run_ports},     {"delete", 1, run_delete},	  {"forget", 1, run_forget}, {"watch", 1, run_watch},
+	{"ports", 1, run_ports},     {"delete", 1, run_delete},	  {"forget", 1, run_forget}, {"forget-udp-port", 1, run_forget_port},
+	{"watch", 1, run_watch},
 };
 
 static void run_line(char *line)

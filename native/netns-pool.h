@@ -76,6 +76,8 @@ struct endpoint_request {
 int namespace_make(int socket, int host_namespace, const struct endpoint_request *request);
 
 /* Removes conntrack entries whose replies come from this address (network byte order). */
-int flows_forget(int socket, uint32_t address);
+int flows_forget_address(int socket, uint32_t address);
+/* Removes those of UDP packets that were sent to this port. */
+int flows_forget_udp_port(int socket, uint16_t port);
 
 #endif

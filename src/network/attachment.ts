@@ -7,7 +7,7 @@ import { canonicalHost } from "./port-allocator.ts";
 
 /** What an attachment needs of the manager that made it. */
 export interface AttachmentOwner {
-  publish(attachment: ContainerAttachment): void;
+  publish(attachment: ContainerAttachment): Promise<void>;
   release(attachment: ContainerAttachment): Promise<void>;
 }
 
@@ -91,7 +91,7 @@ export class ContainerAttachment implements Attachment {
   }
 
   async publish(): Promise<void> {
-    if (!this.released) this.#owner.publish(this);
+    if (!this.released) await this.#owner.publish(this);
   }
 
   adopted(): void {

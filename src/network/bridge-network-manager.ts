@@ -2,6 +2,7 @@ import { EngineError, messageOf } from "#base/errors.ts";
 import { type ContainerId, newId } from "#base/ids.ts";
 import type { Log } from "#base/log.ts";
 import type { PortReservation } from "#runtime/shim.ts";
+import { NftError } from "#sys/nft.ts";
 import { type AttachmentOwner, ContainerAttachment, type GrantedPort } from "./attachment.ts";
 import type { Bridge } from "./bridge.ts";
 import type { Firewall, PublishedPorts } from "./firewall.ts";
@@ -176,25 +177,25 @@ export class BridgeNetworkManager implements NetworkManager, AttachmentOwner {
   }
 
   /** AttachmentOwner. */
-  publish(attachment: ContainerAttachment): void {
+  async publish(attachment: ContainerAttachment): Promise<void> {
     if (attachment.published || attachment.address === undefined) return;
-    this.#firewall.publish(attachment.address, attachment.bindings);
-    attachment.published = true;
+    this.#openPorts(attachment, attachment.address);
+    const udp = attachment.bindings.filter((binding) => binding.protocol === "udp");
+    await Promise.all(udp.map((binding) => this.#source.forgetPort(binding.hostPort)));
   }
 
   /** AttachmentOwner. */
   async release(attachment: ContainerAttachment): Promise<void> {
     if (!this.#attachments.delete(attachment)) return;
     const { address, bindings, ports } = attachment;
+    attachment.adopted();
+    // Should this fail, address and ports stay taken: an open port must not come to lead to another container.
     if (address !== undefined && attachment.published) this.#firewall.withdraw(address, bindings);
     attachment.published = false;
     this.#giveBackPorts(ports);
-    attachment.adopted();
     if (address === undefined || this.#closed) return;
-    this.#source.giveAddress(
-      address,
-      bindings.some((binding) => binding.protocol === "udp"),
-    );
+    if (bindings.some((binding) => binding.protocol === "udp")) await this.#source.forgetAddress(address);
+    this.#source.addresses.release(address);
   }
 
   /** What the helper saw of the host's firewall. */
@@ -202,9 +203,7 @@ export class BridgeNetworkManager implements NetworkManager, AttachmentOwner {
     if (this.#closed) return;
     try {
       if (event === "firewall-lost" && !this.#firewall.intact()) {
-        this.#log.warn("the firewall table was removed by another program and is put back");
-        this.#firewall.install();
-        this.#firewall.synchronise(this.#published());
+        this.#restoreFirewall();
       }
     } catch (error) {
       this.#log.error("cannot restore the firewall table", { error: messageOf(error) });
@@ -230,6 +229,28 @@ export class BridgeNetworkManager implements NetworkManager, AttachmentOwner {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close({ keep: this.#attachments.size > 0 });
+  }
+
+  #openPorts(attachment: ContainerAttachment, address: Ipv4): void {
+    attachment.published = true;
+    try {
+      this.#firewall.publish(address, attachment.bindings);
+    } catch (error) {
+      try {
+        if (!(error instanceof NftError && error.missing)) throw error;
+        // Another program flushed the ruleset a moment ago.
+        this.#restoreFirewall();
+      } catch (failure) {
+        attachment.published = false;
+        throw failure;
+      }
+    }
+  }
+
+  #restoreFirewall(): void {
+    this.#log.warn("the firewall table was removed by another program and is put back");
+    this.#firewall.install();
+    this.#firewall.synchronise(this.#published());
   }
 
   #checkHostFirewall(): void {

@@ -32,6 +32,7 @@ export type HelperVerb =
   | "ports"
   | "delete"
   | "forget"
+  | "forget-udp-port"
   | "watch";
 
 export type HelperEvent = "firewall-lost" | "firewall-changed";

@@ -80,13 +80,14 @@ export class NamespaceSource {
     return this.#taken(await this.#makeBridged(wanted.address, wanted.mac));
   }
 
-  /** An address whose container is gone. Old UDP flows to it must not swallow packets for its port's next owner. */
-  giveAddress(address: Ipv4, forgetFlows: boolean): void {
-    this.addresses.release(address);
-    if (!forgetFlows) return;
-    this.#helper.request("forget", formatIpv4(address)).catch((error: unknown) => {
-      this.#log.debug("cannot forget flows", { address: formatIpv4(address), errno: errnoOf(error) });
-    });
+  /** UDP packets to this port go where they are sent now: a flow that is tracked keeps its old way for minutes. */
+  forgetPort(port: number): Promise<void> {
+    return this.#forget("forget-udp-port", port);
+  }
+
+  /** Flows to a container that is gone. */
+  forgetAddress(address: Ipv4): Promise<void> {
+    return this.#forget("forget", formatIpv4(address));
   }
 
   /** Addresses of this daemon's links on the bridge, with the links' names. */
@@ -133,6 +134,15 @@ export class NamespaceSource {
   async #closePools(): Promise<void> {
     this.#closed = true;
     await Promise.all([this.#bridged.close(), this.#isolated.close()]);
+  }
+
+  async #forget(verb: "forget" | "forget-udp-port", what: string | number): Promise<void> {
+    try {
+      await (await this.#alive()).request(verb, what);
+    } catch (error) {
+      // A kernel before 5.8 cannot: such flows end by themselves.
+      this.#log.debug("cannot forget tracked flows", { what, errno: errnoOf(error) });
+    }
   }
 
   #watchEnd(helper: NamespaceHelper): void {

@@ -208,19 +208,37 @@ test("a container cannot reach the host's own loopback services", async () => {
   });
 });
 
-test("udp, and the next owner of a udp port gets its flows", async () => {
+test("udp, and the next owner of a udp port gets its flows", async (t) => {
   const port = 5353;
   const client = await openUdp(outside.namespacePath, 0);
+  t.after(() => client.close());
+  // Nobody listens yet: the kernel tracks this flow to the host itself.
+  assert.equal(await askUdp(client, hostAddress, port), "");
   const request = attachRequest([{ hostPort: port, containerPort: 53, protocol: "udp" }]);
   for (const greeting of ["first", "second"]) {
     await using held = await releasing(await manager.attach(request));
     const server = await openUdp(held.it.namespacePath, 53);
+    t.after(() => server.close());
     echoUdp(server, greeting);
     await held.it.publish();
     assert.equal(await askUdp(client, hostAddress, port), greeting);
-    server.close();
   }
-  client.close();
+});
+
+test("publishing a udp port leaves flows to other ports alone", async (t) => {
+  await using held = await releasing(await manager.attach(attachRequest()));
+  const client = await openUdp(held.it.namespacePath, 0);
+  const server = await openUdp(outside.namespacePath, 7001);
+  t.after(() => [client, server].map((socket) => socket.close()));
+  echoUdp(server, "far");
+  assert.equal(await askUdp(client, outsideAddress, 7001), "far");
+  const tracked = (): boolean => run("cat", "/proc/net/nf_conntrack").includes("dport=7001");
+  assert.ok(tracked());
+  await using other = await releasing(
+    await manager.attach(attachRequest([{ hostPort: 7002, protocol: "udp" }])),
+  );
+  await other.it.publish();
+  assert.ok(tracked());
 });
 
 /** Shows that an attack would succeed but for the guard: a test that cannot fail proves nothing. */

@@ -161,6 +161,14 @@ test("a flush of the whole ruleset under traffic opens nothing for long", async 
   const table = /skiff-\w+/.exec(skiffTables())![0];
   nft(`delete rule ip ${table} forward handle ${handleOf(`ip ${table} forward`, /drop/)}`);
   assert.ok(await eventually(() => normalised() === before), "one rule missing");
+  // Not even noticed yet: publishing and releasing come through all the same.
+  const other = await manager.attach(attachRequest([{ hostPort: 8302 }]));
+  nft("flush ruleset");
+  await other.publish();
+  assert.equal(await askFromHost("127.0.0.1", 8301), "in");
+  nft("flush ruleset");
+  await other.release();
+  assert.ok(await eventually(() => normalised() === before));
   await server[Symbol.asyncDispose]();
   await attachment.release();
 });

@@ -11,7 +11,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import type { ContainerId } from "#base/ids.ts";
 import { newContainerId } from "#base/ids.ts";
 import { silentLog } from "#base/log.ts";
 import { createNetworkManager, type NetworkManagerOptions } from "#network/manager.ts";
@@ -265,8 +264,4 @@ export async function eventually(holds: () => boolean | Promise<boolean>, waitMs
     await sleep(20);
   }
   return holds();
-}
-
-export function asContainer(id: string): ContainerId {
-  return id as ContainerId;
 }

@@ -242,6 +242,25 @@ test("--bip, a small subnet to its end, and a subnet that is taken", async () =>
   );
 });
 
+test("a bridge whose 1,023 ports are taken says so", async () => {
+  using dataRoot = makeDataRoot();
+  await using manager = await openManager(dataRoot.path, { poolSize: 0 });
+  const bridge = manager.resolve("bridge").options["com.docker.network.bridge.name"]!;
+  // Pairs with both ends on the bridge are the cheapest ports there are.
+  const pairs = Array.from({ length: 511 }, (_, index) => [`pa${index}`, `pb${index}`]);
+  const batch = pairs.map(
+    ([a, b]) => `link add ${a} master ${bridge} type veth peer name ${b}\nlink set ${b} master ${bridge}`,
+  );
+  execFileSync("ip", ["-batch", "-"], { input: batch.join("\n") });
+  const last = await manager.attach(attachRequest());
+  await assert.rejects(
+    manager.attach(attachRequest()),
+    /network bridge is full: a Linux bridge takes 1,023 ports/,
+  );
+  await last.release();
+  execFileSync("ip", ["-batch", "-"], { input: pairs.map(([a]) => `link del ${a}`).join("\n") });
+});
+
 test("ports: in use, ranges, any, and the next after another program's", async () => {
   using dataRoot = makeDataRoot();
   await using manager = await openManager(dataRoot.path);
