@@ -202,7 +202,8 @@ static void emit(struct json_log *log, int stream, const uint8_t *span, size_t l
 	if (!line->partial)
 		memcpy(line->time, log->now, sizeof line->time);
 	if (line->length > 0) {
-		memcpy(line->bytes + line->length, span, length);
+		if (length > 0)
+			memcpy(line->bytes + line->length, span, length);
 		length += line->length;
 		span = line->bytes;
 	}
