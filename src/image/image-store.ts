@@ -178,28 +178,22 @@ export class LocalImageStore implements ImageStore {
     return this.#names.get(canonicalString(reference));
   }
 
-  /** Every name of an image, tags before digests, each sorted. */
+  /** Every name of an image, sorted by its canonical spelling as Docker lists them. */
   namesOf(id: ImageId): Reference[] {
-    const names = [...(this.#namesOf.get(id)?.values() ?? [])];
-    return names.sort((left, right) => {
-      const byKind = Number(left.digest !== undefined) - Number(right.digest !== undefined);
-      if (byKind !== 0) return byKind;
-      return canonicalString(left) < canonicalString(right) ? -1 : 1;
-    });
+    const names = [...(this.#namesOf.get(id) ?? [])];
+    return names.sort(([left], [right]) => (left < right ? -1 : 1)).map(([, reference]) => reference);
   }
 
   tagsOf(id: ImageId): string[] {
     return this.namesOf(id)
       .filter(({ digest }) => digest === undefined)
-      .map(familiarString)
-      .sort();
+      .map(familiarString);
   }
 
   digestsOf(id: ImageId): string[] {
     return this.namesOf(id)
       .filter(({ digest }) => digest !== undefined)
-      .map(familiarString)
-      .sort();
+      .map(familiarString);
   }
 
   childrenOf(id: ImageId): Image[] {
