@@ -55,7 +55,7 @@ export function tmpfsOptions(text: string, readOnly: boolean): string[] {
 }
 
 function userMount(mount: SandboxMount, recursiveReadOnly: boolean): OciMount {
-  const destination = posix.normalize(mount.target);
+  const destination = posix.normalize(mount.target).replace(/(.)\/$/, "$1");
   if (mount.type === "tmpfs") {
     return {
       destination,
