@@ -128,9 +128,6 @@ function hostConfigOf(flags: Flags, volumes: Volumes, ports: PublishedPorts): Re
   const security = securityOptions(flags.list("security-opt"));
   const capabilities = effectiveCapabilities(flags.list("cap-add"), flags.list("cap-drop"));
   const lists: Record<string, readonly string[]> = {
-    Dns: flags.list("dns"),
-    DnsOptions: flags.list("dns-option"),
-    DnsSearch: flags.list("dns-search"),
     ExtraHosts: flags.list("add-host"),
     VolumesFrom: flags.list("volumes-from"),
     CapAdd: capabilities.add,
@@ -144,6 +141,10 @@ function hostConfigOf(flags: Flags, volumes: Volumes, ports: PublishedPorts): Re
   const mounts = flags.values<MountSpec>("mount");
   return {
     ...Object.fromEntries(Object.entries(lists).filter(([, values]) => values.length > 0)),
+    // Lists that Docker's client sends empty: `inspect` shows [] for them, and null for the others.
+    Dns: flags.list("dns"),
+    DnsOptions: flags.list("dns-option"),
+    DnsSearch: flags.list("dns-search"),
     ContainerIDFile: flags.text("cidfile"),
     LogConfig: logConfig(flags),
     NetworkMode: flags.values<{ target: string }>("network")[0]?.target ?? "default",
@@ -231,18 +232,14 @@ function resources(flags: Flags): Record<string, unknown> {
     "device-write-iops": "BlkioDeviceWriteIOps",
   };
   for (const [name, field] of Object.entries(rates)) {
-    const values = flags.values<ThrottleDevice>(name);
-    if (values.length > 0) limits[field] = values;
+    limits[field] = flags.values<ThrottleDevice>(name);
   }
-  const weights = flags.values<WeightDevice>("blkio-weight-device");
-  if (weights.length > 0) limits["BlkioWeightDevice"] = weights;
+  limits["BlkioWeightDevice"] = flags.values<WeightDevice>("blkio-weight-device");
   const ulimits = new Map(flags.values<Ulimit>("ulimit").map((ulimit) => [ulimit.Name, ulimit]));
-  if (ulimits.size > 0) {
-    limits["Ulimits"] = [...ulimits.values()].sort((one, other) => (one.Name < other.Name ? -1 : 1));
-  }
+  limits["Ulimits"] = [...ulimits.values()].sort((one, other) => (one.Name < other.Name ? -1 : 1));
   const devices = deviceMapping(flags.list("device"));
   const requests = [...gpuRequest(flags.list("gpus")), ...devices.requests];
-  if (devices.mappings.length > 0) limits["Devices"] = devices.mappings;
+  limits["Devices"] = devices.mappings;
   if (requests.length > 0) limits["DeviceRequests"] = requests;
   if (flags.text("cgroup-parent") !== "") limits["CgroupParent"] = flags.text("cgroup-parent");
   if (flags.text("cpuset-cpus") !== "") limits["CpusetCpus"] = flags.text("cpuset-cpus");

@@ -9,7 +9,6 @@ const mapFields: ReadonlySet<string> = new Set([
   "Annotations",
   "Attributes",
   "AuxiliaryAddresses",
-  "ConfigFrom.Options",
   "Containers",
   "Data",
   "Details",
@@ -196,7 +195,9 @@ function convert(json: unknown, field: string): unknown {
   if (typeof json !== "object") return json;
   const entries = Object.entries(json);
   if (mapFields.has(field)) return new Map(entries.map(([name, item]) => [name, convert(item, "")]));
-  const struct = Object.fromEntries(entries.map(([name, item]) => [name, convert(item, name)]));
+  // A logging configuration's `Config` is a map, any other a struct.
+  const inner = (name: string): string => (field === "LogConfig" && name === "Config" ? "Options" : name);
+  const struct = Object.fromEntries(entries.map(([name, item]) => [name, convert(item, inner(name))]));
   const names = field === "" ? undefined : fieldNames[field];
   return names === undefined ? struct : renameFields(struct, names);
 }
