@@ -45,7 +45,7 @@ test("docker-py", async (context) => {
       "python3",
       [script, daemon.host, image],
       { encoding: "utf8", env, timeout: 120_000 },
-      (_error, stdout) => resolve(stdout),
+      (_error, stdout) => resolve(String(stdout)),
     );
   });
   const checks = output
@@ -53,5 +53,6 @@ test("docker-py", async (context) => {
     .filter((line) => line !== "")
     .map((line) => JSON.parse(line) as Check);
   assert.equal(checks.length, 12, output);
-  for (const check of checks) await context.test(check.name, () => assert.ok(check.ok, check.error));
+  for (const check of checks)
+    await context.test(check.name, () => assert.ok(check.ok, check.error ?? "failed"));
 });
