@@ -191,6 +191,21 @@ int cgroup_join(const char *path, pid_t leader)
 	return result;
 }
 
+void cgroup_wait_grace_period(const char *own)
+{
+	char procs[1536];
+	if (hierarchy_count > 0 && join_path(procs, sizeof procs, &hierarchies[0], own, "cgroup.procs"))
+		write_existing_file(AT_FDCWD, procs, "0");
+}
+
+void cgroup_begin_grace_period(const char *own)
+{
+	if (fork() == 0) {
+		cgroup_wait_grace_period(own);
+		_exit(0);
+	}
+}
+
 typedef void (*folder_visitor)(int fd, void *context);
 
 /* Children first. `remove`: each folder is removed after its visit. Returns whether the folder is gone. */

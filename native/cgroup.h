@@ -30,6 +30,15 @@ void cgroup_make_parents(const char *path);
  */
 int cgroup_join(const char *path, pid_t leader);
 
+/*
+ * After a pause the kernel wants a grace period (5 to 15 ms) before the first move between cgroups. Moving this process
+ * to where it already is (`own`) waits for it, and the moves that follow soon after do not.
+ */
+void cgroup_wait_grace_period(const char *own);
+
+/* The same in a child: the wait passes while the root filesystem is mounted and the runtime starts up. */
+void cgroup_begin_grace_period(const char *own);
+
 /* SIGKILL to everything in the cgroup and below. Returns the number of processes that were still there. */
 unsigned cgroup_kill(const char *path);
 

@@ -20,6 +20,7 @@ enum frame_type {
 	FRAME_OPEN_CONTROL = 3,
 	FRAME_OPEN_ATTACH = 4,
 	FRAME_OPEN_EXEC = 5,
+	FRAME_ANNOUNCE = 6,
 	/* On the control channel, from the daemon. */
 	FRAME_START = 10,
 	FRAME_SIGNAL = 11,

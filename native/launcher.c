@@ -31,6 +31,7 @@
  */
 
 static struct stat own_socket;
+const char *launcher_cgroup = "";
 static char *title_start, *title_end;
 
 static int die(const char *what)
@@ -158,6 +159,7 @@ int launcher_main(int argc, char **argv)
 		cgroup_make(cgroup);
 		if (cgroup_join(cgroup, 0) < 0)
 			return die("join cgroup");
+		launcher_cgroup = must_copy(cgroup);
 	}
 	for (int i = 4; i < argc; i++)
 		sealed_copy_prepare(argv[i]);

@@ -421,6 +421,10 @@ static void receive_launch(int control)
 		kill(getppid(), SIGTERM);
 		_exit(0);
 	}
+	if (body[0] == FRAME_ANNOUNCE) {
+		cgroup_wait_grace_period(launcher_cgroup);
+		_exit(0);
+	}
 	struct failure failure = { .number = EPROTO, .stage = "launch", .text = "not a launch frame" };
 	if (body[0] != FRAME_LAUNCH || !launch_parse(&shim.launch, body + 1, length - 1, &failure))
 		refuse(control, &failure);
@@ -462,6 +466,7 @@ _Noreturn void shim_main(int control)
 	snprintf(title, sizeof title, "skiff-shim %.12s", shim.launch.id);
 	process_rename(title);
 	set_up_process();
+	cgroup_begin_grace_period(launcher_cgroup);
 	shim.state = STATE_CREATED;
 	struct failure failure = { 0 };
 	if (set_up(&failure) < 0) {

@@ -103,6 +103,9 @@ _Noreturn void shim_main(int control);
 /* launcher.c: what `ps` shows of this process; cut to the space there is. */
 void process_rename(const char *title);
 
+/* launcher.c: the cgroup that it and every shim are in, or "". */
+extern const char *launcher_cgroup;
+
 /* launch.c */
 bool launch_parse(struct launch *launch, const uint8_t *fields, size_t length, struct failure *failure);
 

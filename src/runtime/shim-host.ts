@@ -46,6 +46,10 @@ class NativeShimHost implements ShimHost {
     this.#log = log;
   }
 
+  announce(): void {
+    this.#launcher.announce();
+  }
+
   async launch(launch: ShimLaunch, options: { signal?: AbortSignal } = {}): Promise<Shim> {
     options.signal?.throwIfAborted();
     const control = await this.#launcher.connect();

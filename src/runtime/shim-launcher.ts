@@ -22,6 +22,8 @@ export interface LauncherOptions {
 }
 
 const socketName = "launcher.sock";
+/** The grace period that an announcement starts serves all that follow within its length. */
+const announceIntervalMs = 4;
 const readyTimeoutMs = 10_000;
 const defaultSealed = ["/usr/bin/crun", "/usr/local/bin/crun"];
 
@@ -33,6 +35,7 @@ export class Launcher {
   readonly #options: LauncherOptions;
   readonly #socketPath: string;
   #starting: Promise<void> | undefined;
+  #announcedMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: LauncherOptions) {
     this.#options = options;
@@ -58,6 +61,21 @@ export class Launcher {
     }
     await this.start();
     return connectUnix(this.#socketPath);
+  }
+
+  /** See `ShimHost.announce`. A launcher that is not there is no reason to start one. */
+  announce(): void {
+    const now = performance.now();
+    if (now - this.#announcedMs < announceIntervalMs) return;
+    this.#announcedMs = now;
+    void connectUnix(this.#socketPath).then(
+      (socket) => {
+        socket.resume();
+        socket.once("end", () => socket.destroy());
+        socket.end(new FrameWriter(frameTypes.announce).finish());
+      },
+      () => {},
+    );
   }
 
   async #spawn(): Promise<void> {

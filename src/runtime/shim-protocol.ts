@@ -13,6 +13,7 @@ export const frameTypes = {
   openControl: 3,
   openAttach: 4,
   openExec: 5,
+  announce: 6,
   start: 10,
   signal: 11,
   resize: 12,

@@ -149,6 +149,11 @@ export interface Shim {
 }
 
 export interface ShimHost extends AsyncDisposable {
+  /**
+   * A start or an exec is likely within the next milliseconds (its create request is being worked on): lets the kernel
+   * do what the first process of it would have to wait for. Cheap, without effect, never fails.
+   */
+  announce?(): void;
   /** Starts the launcher when it is not there, forks a shim, mounts the root filesystem, reserves the ports. */
   launch(launch: ShimLaunch, options?: { signal?: AbortSignal }): Promise<Shim>;
   /**
