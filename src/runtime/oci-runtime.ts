@@ -13,6 +13,7 @@ import {
 import { closeFd } from "#sys/files.ts";
 import { type HostInfo, readHostInfo } from "#sys/hostinfo.ts";
 import type { OciDevice, OciDeviceRule, OciRlimit } from "#wire/oci-runtime.ts";
+import { loadApparmorProfile } from "./apparmor.ts";
 import { capabilitiesOf } from "./capabilities.ts";
 import { type DetectedRuntime, detectRuntimes, type RuntimeConfig } from "./detect.ts";
 import { customDevices, hostDevices, parseDeviceRule } from "./devices.ts";
@@ -64,6 +65,14 @@ interface Plan {
   readonly rlimits: readonly OciRlimit[];
 }
 
+/** What was learnt about the host when the daemon started. */
+interface Findings {
+  readonly host: HostInfo;
+  readonly layout: CgroupLayout;
+  readonly runtimes: readonly DetectedRuntime[];
+  readonly apparmorLoaded: boolean;
+}
+
 class OciRuntime implements Runtime {
   readonly runtimes: readonly DetectedRuntime[];
   readonly cgroupVersion: "1" | "2";
@@ -78,14 +87,15 @@ class OciRuntime implements Runtime {
   readonly #initBinary: string;
   readonly #scaffold: string | undefined;
 
-  constructor(options: OciRuntimeOptions, runtimes: readonly DetectedRuntime[], layout: CgroupLayout) {
+  constructor(options: OciRuntimeOptions, found: Findings) {
+    const { layout, runtimes } = found;
     this.#options = options;
     this.runtimes = runtimes;
     this.#layout = layout;
     this.cgroupVersion = layout.version;
-    this.#host = readHostInfo();
+    this.#host = found.host;
     this.#support = probeResourceSupport(layout, options.cgroupParent);
-    this.#profiles = new SecurityProfiles(this.#host, options.noNewPrivileges);
+    this.#profiles = new SecurityProfiles(this.#host, options.noNewPrivileges, found.apparmorLoaded);
     this.#seccomp = createSeccompCompiler(`${options.execRoot}/seccomp`);
     this.#initBinary = copyInit(options.nativeBinary, options.execRoot);
     const { scaffoldParent } = options;
@@ -267,7 +277,6 @@ function uniqueByPath(devices: readonly OciDevice[]): OciDevice[] {
 function copyInit(nativeBinary: string, execRoot: string): string {
   const path = `${execRoot}/docker-init`;
   const temporary = `${path}.${process.pid}`;
-  mkdirSync(execRoot, { recursive: true, mode: 0o711 });
   copyFileSync(nativeBinary, temporary);
   renameSync(temporary, path);
   return path;
@@ -293,10 +302,15 @@ function hostWarnings(support: ResourceSupport, host: HostInfo): string[] {
  * Throws `system` without a runtime or cgroups, `invalid` for a bad configuration.
  */
 export async function createOciRuntime(options: OciRuntimeOptions): Promise<Runtime> {
+  const host = readHostInfo();
   const layout = readCgroupLayout();
-  const runtimes = await detectRuntimes(options.runtimes, options.defaultRuntime, options.log);
+  mkdirSync(options.execRoot, { recursive: true, mode: 0o711 });
+  const [runtimes, apparmorLoaded] = await Promise.all([
+    detectRuntimes(options.runtimes, options.defaultRuntime, options.log),
+    host.apparmor ? loadApparmorProfile(options.execRoot, options.log) : false,
+  ]);
   makeCgroupParent(layout, options.cgroupParent);
-  const runtime = new OciRuntime(options, runtimes, layout);
+  const runtime = new OciRuntime(options, { host, layout, runtimes, apparmorLoaded });
   await runtime.warm();
   return runtime;
 }

@@ -1,6 +1,7 @@
 import { EngineError } from "#base/errors.ts";
 import type { HostInfo } from "#sys/hostinfo.ts";
 import type { OciDeviceRule, OciMount, OciSeccomp } from "#wire/oci-runtime.ts";
+import { apparmorProfileName } from "./apparmor.ts";
 import { type Capability, chooseCapabilities } from "./capabilities.ts";
 import type { SandboxRequest } from "./runtime.ts";
 import { defaultSeccompRules } from "./seccomp-default.ts";
@@ -154,10 +155,13 @@ type SecurityRequest = Pick<
 export class SecurityProfiles {
   readonly #host: HostInfo;
   readonly #noNewPrivileges: boolean;
+  readonly #apparmorLoaded: boolean;
   readonly #defaults = new Map<string, OciSeccomp>();
   readonly #maskedPaths: readonly string[];
 
-  constructor(host: HostInfo, noNewPrivileges: boolean) {
+  /** `apparmorLoaded`: the default AppArmor profile is in the kernel. */
+  constructor(host: HostInfo, noNewPrivileges: boolean, apparmorLoaded: boolean) {
+    this.#apparmorLoaded = apparmorLoaded;
     this.#host = host;
     this.#noNewPrivileges = noNewPrivileges;
     this.#maskedPaths = [...defaultMaskedPaths, ...host.thermalThrottlePaths];
@@ -206,8 +210,6 @@ export class SecurityProfiles {
   /** Undefined where the kernel has no AppArmor: Docker ignores the option there, too. */
   #apparmor(asked: string | undefined, privileged: boolean): string | undefined {
     if (!this.#host.apparmor || asked === "unconfined") return undefined;
-    return asked ?? (privileged ? undefined : apparmorProfileName);
+    return asked ?? (privileged || !this.#apparmorLoaded ? undefined : apparmorProfileName);
   }
 }
-
-export const apparmorProfileName = "skiff-default";

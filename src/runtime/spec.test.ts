@@ -102,7 +102,7 @@ function specOf(changes: Partial<SandboxRequest> = {}, input: Partial<SpecInput>
   const request = requested(changes);
   return buildSpec({
     request,
-    profile: new SecurityProfiles(host, false).decide(request),
+    profile: new SecurityProfiles(host, false, false).decide(request),
     user: { uid: 0, gid: 0, additionalGids: [0], home: "/root" },
     mounts: mountsOf(changes),
     workingDir: "/",
@@ -140,7 +140,7 @@ test("privileged opens paths, mounts, devices and capabilities, but keeps a filt
   assert.deepEqual(spec.linux.resources.devices, [{ allow: true, access: "rwm" }]);
   assert.equal(spec.process.capabilities.effective.length, capabilityNames.length);
   assert.ok(spec.mounts.find((mount) => mount.destination === "/sys")?.options.includes("rw"));
-  const profiles = new SecurityProfiles(host, false);
+  const profiles = new SecurityProfiles(host, false, false);
   const decide = (securityOpt: string[]) =>
     profiles.decide({ privileged: true, capAdd: [], capDrop: [], securityOpt });
   assert.equal(decide([]).seccomp, undefined);
@@ -474,6 +474,17 @@ test("security options: every form Docker takes, and no other", () => {
       message: `invalid --security-opt 2: ${JSON.stringify(bad)}`,
     });
   }
+});
+
+test("AppArmor: the default where it is loaded, what was asked where the kernel has it, none elsewhere", () => {
+  const decide = (apparmor: boolean, loaded: boolean, changes: Partial<SandboxRequest> = {}) =>
+    new SecurityProfiles({ ...host, apparmor }, false, loaded).decide(requested(changes)).apparmor;
+  assert.equal(decide(true, true), "skiff-default");
+  assert.equal(decide(true, false), undefined);
+  assert.equal(decide(true, false, { securityOpt: ["apparmor=mine"] }), "mine");
+  assert.equal(decide(true, true, { securityOpt: ["apparmor=unconfined"] }), undefined);
+  assert.equal(decide(true, true, { privileged: true }), undefined);
+  assert.equal(decide(false, false, { securityOpt: ["apparmor=mine"] }), undefined);
 });
 
 test("device rules as Docker writes them", () => {
