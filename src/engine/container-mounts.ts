@@ -102,6 +102,9 @@ export function imageVolume(destination: string, driver: string): PlannedMount {
 
 function checkVolumeName(name: string): void {
   if (volumeNamePattern.test(name)) return;
+  if (name.length === 1) {
+    throw refuse("volume name is too short, names should be at least two alphanumeric characters");
+  }
   throw refuse(
     `create ${name}: "${name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`,
   );
