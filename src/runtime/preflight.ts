@@ -158,10 +158,16 @@ function insideAny(path: string, parents: readonly string[]): boolean {
   return parents.some((parent) => path.startsWith(`${parent}/`));
 }
 
+/** crun asks for recursive read-only on an open directory; a file has nothing below it. */
+function withoutRecursion(mount: OciMount): OciMount {
+  if (!mount.options.includes("rro") || sourceIsDirectory(mount)) return mount;
+  return { ...mount, options: mount.options.filter((option) => option !== "rro") };
+}
+
 /** Mounts with resolved destinations; targets in the root filesystem exist afterwards. */
 function resolveMounts(rootFd: number, mounts: readonly OciMount[]): OciMount[] {
   const mounted: string[] = [];
-  return mounts.map((mount) => {
+  return mounts.map(withoutRecursion).map((mount) => {
     // Below another mount of the list the target is not in the root filesystem: the runtime makes it, beneath its root.
     if (insideAny(mount.destination, mounted)) {
       if (mount.destination.startsWith("/proc/") && !procTargets.has(mount.destination)) {

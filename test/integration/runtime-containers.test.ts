@@ -100,7 +100,7 @@ for (const runtimeName of ["crun", "runc"]) {
           mounts: [
             bind(volume, "/data"),
             bind(volume, "/ro", { readOnly: true }),
-            bind(join(volume, "hello"), "/file"),
+            bind(join(volume, "hello"), "/file", { readOnly: true }),
             {
               type: "tmpfs",
               source: "",
