@@ -36,6 +36,8 @@ export const limits = {
   eventBacklogMax: 1024,
   /** Concurrent downloads per pull, as dockerd's default. */
   concurrentDownloads: 3,
+  /** Network namespaces made ahead of time: more than two cores can start in the time it takes to make as many again. */
+  networkPoolSize: 32,
   /** Layers unpacked at once: one a core on small machines. */
   concurrentUnpacks: 4,
   /** Labels, env entries and the like in one create body. */

@@ -49,7 +49,11 @@ interface Foundation {
   readonly networks: NetworkManager;
 }
 
-const nativeBinary = join(import.meta.dirname, "../../native/build/skiff-native");
+// From the sources two folders up, from the bundle (dist/) one.
+const nativeBinary =
+  ["../../native/build/skiff-native", "../native/build/skiff-native"]
+    .map((path) => join(import.meta.dirname, path))
+    .find(existsSync) ?? "/nonexistent/skiff-native";
 const clock = systemClock;
 /** Below each cgroup hierarchy: outside of whatever unit the daemon itself runs in. */
 const launcherCgroup = "/skiff-shims";
@@ -149,6 +153,7 @@ async function layFoundation(
       dataRoot,
       binaryPath: nativeBinary,
       bip: config.bip,
+      poolSize: config.networkPoolSize,
       ...(config.addressPools.length === 0 ? {} : { addressPools: config.addressPools }),
       manageHostFirewall: config.iptables,
       log,

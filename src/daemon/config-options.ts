@@ -91,6 +91,12 @@ export const options = [
     help: "Set the max concurrent downloads",
   },
   {
+    flag: "network-pool-size",
+    key: "network-pool-size",
+    kind: "integer",
+    help: "Network namespaces made ahead of time (0: each is made when a container starts)",
+  },
+  {
     flag: "no-new-privileges",
     key: "no-new-privileges",
     kind: "bool",

@@ -21,6 +21,8 @@ export interface DaemonConfig {
   readonly insecureRegistries: readonly string[];
   readonly registryMirrors: readonly string[];
   readonly maxConcurrentDownloads: number;
+  /** Network namespaces held ready. */
+  readonly networkPoolSize: number;
   readonly bip: string | undefined;
   readonly addressPools: readonly AddressPool[];
   readonly iptables: boolean;
@@ -126,6 +128,7 @@ function build(settings: Settings, environment: Environment): DaemonConfig {
     insecureRegistries: read.list("insecure-registry", (entry) => /^[^\s/]+(\/\d{1,3})?$/.test(entry)),
     registryMirrors: read.list("registry-mirror", isMirror),
     maxConcurrentDownloads: read.integer("max-concurrent-downloads", limits.concurrentDownloads, 1, 100),
+    networkPoolSize: read.integer("network-pool-size", limits.networkPoolSize, 0, 512),
     bip: read.text("bip"),
     addressPools: read.raw<readonly AddressPool[]>("default-address-pool") ?? [],
     iptables: read.bool("iptables", true),
