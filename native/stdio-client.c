@@ -20,6 +20,8 @@
 /* Less than this in a second is no progress: a reader of one byte a second shall not hold a container. */
 #define PROGRESS_MIN (16 * 1024)
 #define INPUT_CHUNK (16 * 1024)
+/* Clients that have gone while the process had not taken their input: beyond this the oldest one's is given up. */
+#define HUNG_UP_MAX 32
 
 struct client {
 	struct watch watch;
@@ -164,6 +166,20 @@ static bool client_flush(struct client *client)
 	return true;
 }
 
+static void bound_hung_up(struct stdio *stdio)
+{
+	struct client *oldest = NULL;
+	unsigned count = 0;
+	for (struct client *client = stdio->clients; client != NULL; client = client->next) {
+		if (client->hung_up) {
+			oldest = client;
+			count++;
+		}
+	}
+	if (count > HUNG_UP_MAX)
+		client_close(oldest);
+}
+
 static void client_ready(struct watch *watch, uint32_t events)
 {
 	struct client *client = container_of(watch, struct client, watch);
@@ -180,6 +196,7 @@ static void client_ready(struct watch *watch, uint32_t events)
 	}
 	if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0)
 		client_input(client);
+	bound_hung_up(stdio);
 	stdio_clients_changed(stdio);
 }
 
