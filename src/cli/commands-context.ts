@@ -113,7 +113,7 @@ export const inspectContexts: Command = {
   run: async (context, flags, names) => {
     const wanted = names.length === 0 ? [context.contextName] : names;
     return inspectAll(context, flags.text("format"), wanted, async (name) => ({
-      text: toGoJson(describe(context, name)),
+      text: toGoJson(describe(context, name), { escapeHtml: true }),
       kind: "other",
     }));
   },

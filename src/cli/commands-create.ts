@@ -1,5 +1,5 @@
 import { atLeast, type Command } from "./command.ts";
-import { createRequest } from "./container-config.ts";
+import { type CreateRequest, createRequest } from "./container-config.ts";
 import { containerFlags } from "./container-flags.ts";
 import type { CliContext } from "./context.ts";
 import { checkPullPolicy, createContainer, withHelp } from "./create-container.ts";
@@ -14,11 +14,13 @@ export const create: Command = {
 };
 
 async function runCreate(context: CliContext, flags: Flags, args: readonly string[]): Promise<number> {
+  let request: CreateRequest;
   try {
     checkPullPolicy(flags.text("pull"));
-    context.print(await createContainer(context, flags, createRequest(flags, args, context.env)));
-    return 0;
+    request = createRequest(flags, args, context.env);
   } catch (error) {
     throw withHelp(context, "create", error);
   }
+  context.print(await createContainer(context, flags, request));
+  return 0;
 }

@@ -1,6 +1,6 @@
 /** `--format` of the list commands: tables, JSON lines, templates. */
 import { parseTemplate, type Template, TemplateError } from "#wire/template.ts";
-import { goType } from "#wire/template-value.ts";
+import { goType, marshalsAsMap } from "#wire/template-value.ts";
 import { ExitError } from "./command.ts";
 import { sanitizeCell, sanitizeText } from "./sanitize.ts";
 import { alignColumns } from "./tabwriter.ts";
@@ -39,7 +39,7 @@ export function formatListing(listing: Listing): string {
       : (text: string): string => text;
   let body = "";
   for (const row of listing.rows) {
-    const typed = Object.defineProperty(row, goType, { value: listing.typeName, enumerable: false });
+    const typed = markRow(row, listing.typeName);
     body += `${runFormat(template, isTable ? cleanRow(typed, show) : typed, show)}\n`;
   }
   if (!isTable) return body;
@@ -47,6 +47,11 @@ export function formatListing(listing: Listing): string {
   headers.set("Label", headerLabel);
   const head = runFormat(template, headers, (text) => text, true);
   return alignColumns(`${head}\n${body}`);
+}
+
+function markRow(row: Row, typeName: string): Row {
+  Object.defineProperty(row, goType, { value: typeName, enumerable: false });
+  return Object.defineProperty(row, marshalsAsMap, { value: true, enumerable: false });
 }
 
 /** Parses a format as Docker prepares it: outer spaces go, `\t` and `\n` are escapes. */
@@ -67,10 +72,7 @@ export function compileFormat(format: string): Template {
 function cleanRow(row: Row, show: (text: string) => string): Row {
   const descriptors = Object.getOwnPropertyDescriptors(row);
   const clean: Row = {};
-  Object.defineProperty(clean, goType, {
-    value: (row as Row & { [goType]?: string })[goType],
-    enumerable: false,
-  });
+  markRow(clean, (row as Row & { [goType]: string })[goType]);
   for (const [name, descriptor] of Object.entries(descriptors)) {
     const { get, value } = descriptor;
     if (typeof value === "function") {

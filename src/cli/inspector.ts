@@ -1,6 +1,5 @@
 import { parseJson } from "#sdk/client.ts";
 import { parseTemplate, type Template, TemplateError } from "#wire/template.ts";
-import { toGoJson } from "#wire/template-value.ts";
 import { ExitError } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { errorText } from "./error-text.ts";
@@ -35,7 +34,7 @@ export async function inspectAll(
     }
   }
   if (template !== undefined) context.write(found.length === 0 ? "\n" : `${found.join("\n")}\n`);
-  else if (format === "json") context.write(`[${found.map((text) => compact(text)).join(",")}]\n`);
+  else if (format === "json") context.write(`[${found.map((text) => text.trim()).join(",")}]\n`);
   else context.write(`${found.length === 0 ? "[]" : indent(found)}\n`);
   if (failures.length > 0) throw new ExitError(1, failures.join("\n"));
   return 0;
@@ -66,13 +65,30 @@ function render(template: Template, { text, kind }: Inspected): string {
   }
 }
 
-const escapeHtml = true;
-
-function compact(text: string): string {
-  return toGoJson(parseJson(text), { escapeHtml });
+/** An array of objects, each as the daemon wrote it but for the white space: escapes, numbers and order stay. */
+function indent(texts: readonly string[]): string {
+  const items = texts.map((text) => `    ${indentJson(text.trim(), "    ").replaceAll("\n", "\n    ")}`);
+  return `[\n${items.join(",\n")}\n]`;
 }
 
-/** Indents the daemon's own text, so that numbers and the order of fields stay what they are. */
-export function indent(texts: readonly string[]): string {
-  return `[\n${texts.map((text) => `    ${toGoJson(parseJson(text), { indent: "    ", escapeHtml }).replaceAll("\n", "\n    ")}`).join(",\n")}\n]`;
+/** json.Indent: `text` must be valid JSON. */
+export function indentJson(text: string, step: string): string {
+  const parts: string[] = [];
+  let depth = 0;
+  let opened = false;
+  const newline = (): void => {
+    parts.push(`\n${step.repeat(depth)}`);
+  };
+  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s[\]{},:"]+/gs)) {
+    const closes = token === "}" || token === "]";
+    if (closes) depth -= 1;
+    // An empty object or list stays on its line.
+    if (opened !== closes) newline();
+    opened = token === "{" || token === "[";
+    if (opened) depth += 1;
+    parts.push(token);
+    if (token === ",") newline();
+    else if (token === ":") parts.push(" ");
+  }
+  return parts.join("");
 }

@@ -46,7 +46,7 @@ function oneOption(text: string): string {
   }
 }
 
-/** Capability names in full, sorted; one that is added is not dropped, and `ALL` covers the rest of its list. */
+/** Capability names in full, sorted; `ALL` covers the rest of its list. */
 export function effectiveCapabilities(
   added: readonly string[],
   dropped: readonly string[],
@@ -59,8 +59,7 @@ export function effectiveCapabilities(
     const set = new Set(names.map(full));
     return set.has("ALL") ? ["ALL"] : [...set].sort();
   };
-  const add = normal(added);
-  return { add, drop: normal(dropped).filter((name) => !add.includes(name)) };
+  return { add: normal(added), drop: normal(dropped) };
 }
 
 /** Checks the modes that the client knows; `--ipc` and `--network` are the daemon's to judge. */

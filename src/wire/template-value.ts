@@ -19,6 +19,9 @@ export interface GoStruct {
   readonly [goType]: string;
 }
 
+/** On a struct that marshals itself as a map with Go's default escaping, as Docker's rows of lists do. */
+export const marshalsAsMap: unique symbol = Symbol("marshalsAsMap");
+
 /**
  * On a struct whose JSON names differ from Go's field names (`ID` is `Id` in JSON): JSON name by field name.
  * Templates see the field names, `json` writes the others.
@@ -85,8 +88,7 @@ export function toGoJson(value: unknown, options: { escapeHtml?: boolean; indent
       entries = Object.entries(item).filter(
         ([, entry]) => typeof entry !== "function" && entry !== undefined,
       );
-      if (goTypeOf(item) !== undefined) {
-        // Contexts marshal themselves as a map, with Go's default escaping.
+      if (marshalsAsMap in item) {
         entries.sort(([left], [right]) => compareBytes(left, right));
         escaped = true;
       }

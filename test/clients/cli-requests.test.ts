@@ -68,6 +68,7 @@ describe("requests of our command line and of Docker's client", () => {
       });
       request.on("end", () => {
         response.setHeader("Api-Version", "1.50");
+        response.setHeader("Ostype", "linux");
         if (request.url!.endsWith("_ping")) {
           response.end("OK");
           return;
