@@ -32,6 +32,8 @@ struct inbox {
 
 static struct watch control = { .fd = -1 };
 static struct inbox control_in;
+/* A daemon has connected while the runtime was running and has not been answered. */
+static bool status_owed;
 static uint8_t *control_out;
 static size_t control_out_length;
 
@@ -294,9 +296,8 @@ static void opening_late(struct timer *timer)
 	opening_end(container_of(timer, struct opening, patience), true);
 }
 
-static void open_control(int fd)
+static void send_status(void)
 {
-	control_adopt(fd);
 	struct frame frame;
 	frame_begin(&frame, FRAME_STATUS);
 	frame_number(&frame, TAG_VERSION, PROTOCOL_VERSION);
@@ -309,6 +310,26 @@ static void open_control(int fd)
 		shim_fill_exit(&frame);
 	control_send(&frame);
 	exec_report_all();
+}
+
+/* While the runtime runs there is nothing definite to say: a new daemon waits for its end. */
+static void open_control(int fd)
+{
+	control_adopt(fd);
+	status_owed = shim.state == STATE_STARTING;
+	if (!status_owed)
+		send_status();
+}
+
+void control_start_settled(bool started)
+{
+	if (!status_owed)
+		return;
+	status_owed = false;
+	if (started)
+		send_status();
+	else
+		control_close();
 }
 
 static void open_attach(int fd, const uint8_t *fields, size_t length)

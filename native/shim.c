@@ -181,6 +181,7 @@ static void start_failed(const char *text)
 	shim.acknowledged = true;
 	stdio_finish(&shim.io);
 	timer_arm(&shim.clean, 0);
+	control_start_settled(false);
 }
 
 void shim_start(uint64_t sequence)
@@ -239,6 +240,17 @@ static void read_limits(pid_t pid)
 	}
 }
 
+/* Without a word about it in the launch an exec gets what the runtime has given to the process. */
+static void take_oom_score(void)
+{
+	char path[64], text[32];
+	snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)shim.pid);
+	if (read_small_file(AT_FDCWD, path, text, sizeof text) > 0) {
+		shim.launch.oom_score = atoi(text);
+		shim.launch.has_oom_score = true;
+	}
+}
+
 static void runtime_ended(int status)
 {
 	pid_t pid = -1;
@@ -261,7 +273,10 @@ static void runtime_ended(int status)
 	/* An exec gets the limits the process was given, whatever it makes of them later. */
 	read_limits(pid);
 	runtime_take_console(&shim);
+	if (!shim.launch.has_oom_score)
+		take_oom_score();
 	report_started();
+	control_start_settled(true);
 	stdio_begin(&shim.io);
 }
 

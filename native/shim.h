@@ -139,6 +139,8 @@ bool control_connected(void);
 void control_send(struct frame *frame);
 void control_fail(uint64_t sequence, int number, const char *text);
 void control_close(void);
+/* The runtime has ended: answers a daemon that has connected meanwhile. */
+void control_start_settled(bool started);
 /* A new connection of the listening socket: reads its first frame, then knows what it is. */
 void connection_accept(struct watch *listener, uint32_t events);
 /* Sends a frame over a socket that is still in the opening phase; small, so it fits the socket's buffer. */

@@ -10,15 +10,7 @@ import { formatPort, launchError } from "./shim-errors.ts";
 import { readExitRecord } from "./shim-exit-record.ts";
 import { Launcher, type LauncherOptions } from "./shim-launcher.ts";
 import { ShimProcess } from "./shim-process.ts";
-import {
-  type Frame,
-  FrameWriter,
-  frameTypes,
-  launchFlags,
-  protocolVersion,
-  shimStates,
-  tags,
-} from "./shim-protocol.ts";
+import { FrameWriter, frameTypes, launchFlags, protocolVersion, shimStates, tags } from "./shim-protocol.ts";
 import { clearRemains, readRemains } from "./shim-remains.ts";
 import { firstFrame, openWithFrame } from "./shim-socket.ts";
 
@@ -68,7 +60,7 @@ class NativeShimHost implements ShimHost {
         pid: 0,
         control,
         log: this.#log,
-        lost: () => this.#lost(launch.id, launch.runDir, launch.stateDir, zeroTime),
+        lost: (startedAt) => this.#lost(launch.id, launch.runDir, launch.stateDir, startedAt),
       }),
     );
   }
@@ -131,10 +123,16 @@ class NativeShimHost implements ShimHost {
       pid: answer.number(tags.pid),
       control,
       log: this.#log,
-      lost: () => this.#lost(id, runDir, stateDir, startedNs === 0n ? zeroTime : formatTime(startedNs)),
+      lost: (startedAt) => this.#lost(id, runDir, stateDir, startedAt),
+      ...(startedNs === 0n ? {} : { startedAt: formatTime(startedNs) }),
     });
-    if (isExited(answer)) shim.reportExit(answer);
-    return this.#adopt(shim);
+    this.#adopt(shim);
+    const state = answer.number(tags.state);
+    if (state === shimStates.exited) shim.reportExit(answer);
+    if (state !== shimStates.created) return shim;
+    // It has not yet noticed that its daemon went before the start: it ends now.
+    await shim.abandon();
+    return undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -148,10 +146,6 @@ class NativeShimHost implements ShimHost {
     for (const shim of ending) shim.detach();
     await this.#launcher.stop();
   }
-}
-
-function isExited(status: Frame): boolean {
-  return status.number(tags.state) === shimStates.exited;
 }
 
 function lostRecord(startedAt: string): ExitRecord {

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
-import { formatTime } from "#base/clock.ts";
+import { formatTime, zeroTime } from "#base/clock.ts";
 import { describeErrno, EngineError, errnoOf, messageOf } from "#base/errors.ts";
 import type { ContainerId } from "#base/ids.ts";
 import { limits } from "#base/limits.ts";
@@ -33,7 +33,9 @@ export interface ShimProcessOptions {
   readonly control: Socket;
   readonly log: Log;
   /** Called when the shim vanished without reporting an exit: kills what it left and gives the record to report. */
-  readonly lost: () => Promise<ExitRecord>;
+  readonly lost: (startedAt: string) => Promise<ExitRecord>;
+  /** When the container was started, if it was. */
+  readonly startedAt?: string;
 }
 
 interface Waiting {
@@ -52,11 +54,12 @@ export class ShimProcess implements Shim {
   readonly #runDir: string;
   readonly #control: Socket;
   readonly #log: Log;
-  readonly #lost: () => Promise<ExitRecord>;
+  readonly #lost: (startedAt: string) => Promise<ExitRecord>;
   readonly #waiting = new Map<number, Waiting>();
   readonly #execs = new Map<string, (exitCode: number) => void>();
   #resolveExited!: (record: ExitRecord) => void;
   #pid: number;
+  #startedAt: string;
   #sequence = 0;
   /** No exit is to be expected any more: it was reported, the start failed, or the caller let go. */
   #settled = false;
@@ -70,6 +73,7 @@ export class ShimProcess implements Shim {
     this.#control = options.control;
     this.#log = options.log;
     this.#lost = options.lost;
+    this.#startedAt = options.startedAt ?? zeroTime;
     this.exited = new Promise((resolve) => {
       this.#resolveExited = resolve;
     });
@@ -147,12 +151,12 @@ export class ShimProcess implements Shim {
     if (!this.#settled) {
       this.#settled = true;
       this.#log.warn("a shim vanished", { container: this.id });
-      this.#lost().then(this.#resolveExited, (error: unknown) => {
+      this.#lost(this.#startedAt).then(this.#resolveExited, (error: unknown) => {
         this.#log.error("cannot clear what a shim left", { container: this.id, error: messageOf(error) });
         const now = formatTime(BigInt(Date.now()) * 1_000_000n);
         this.#resolveExited({
           exitCode: 137,
-          startedAt: now,
+          startedAt: this.#startedAt,
           finishedAt: now,
           oomKilled: false,
           lost: "shim killed",
@@ -215,7 +219,8 @@ export class ShimProcess implements Shim {
       throw startError(frame.text(tags.text), await this.#subject());
     }
     this.#pid = frame.number(tags.pid);
-    return { pid: this.#pid, startedAt: formatTime(frame.bigint(tags.startedNs)) };
+    this.#startedAt = formatTime(frame.bigint(tags.startedNs));
+    return { pid: this.#pid, startedAt: this.#startedAt };
   }
 
   /** What the bundle asks to run; for messages only. */

@@ -9,7 +9,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseTime } from "#base/clock.ts";
 import { RuntimeStartError } from "#runtime/runtime-start-error.ts";
 import type { ShimHost } from "#runtime/shim.ts";
-import { connectUnix } from "#runtime/shim-socket.ts";
+import { FrameWriter, frameTypes, protocolVersion, tags } from "#runtime/shim-protocol.ts";
+import { connectUnix, firstFrame, openWithFrame } from "#runtime/shim-socket.ts";
 import {
   allStreams,
   cgroupMounts,
@@ -264,6 +265,43 @@ describe("without the daemon", () => {
     assert.equal(demultiplex(await output).stdout, "bye\n");
   });
 
+  it("exit codes of execs wait for the next daemon, until it has acknowledged them", async () => {
+    const container = rig.container({ args: ["sleep", "100"] });
+    const shim = await host.launch(container.launch);
+    await shim.start();
+    const launch = execLaunch(["sh", "-c", "sleep 0.1; exit 77"]);
+    const { pid } = await shim.exec(launch, { attach: undefined });
+    shim.detach();
+    await until(() => !alive(pid), "the exec ends");
+    const hello = new FrameWriter(frameTypes.openControl).number(tags.version, protocolVersion).finish();
+    for (let round = 0; round < 2; round += 1) {
+      const { socket, answer } = await openWithFrame(join(container.runDir, "shim.sock"), hello);
+      assert.equal(answer.type, frameTypes.status);
+      const exited = await firstFrame(socket);
+      assert.equal(exited.type, frameTypes.execExited);
+      assert.equal(exited.text(tags.id), launch.execId);
+      assert.equal(exited.number(tags.exitCode), 77);
+      socket.destroy();
+    }
+    const recovered = await host.recover(container.id, container.runDir, container.stateDir);
+    assert.ok(recovered !== undefined && "shim" in recovered);
+    await recovered.shim.signal(9);
+    assert.equal((await recovered.shim.exited).exitCode, 137);
+  });
+
+  it("a daemon that dies during the start finds the container running", async () => {
+    const container = rig.container({ args: ["sleep", "100"] });
+    const shim = await host.launch(container.launch);
+    shim.start().catch(() => {});
+    await sleep(2);
+    shim.detach();
+    const recovered = await host.recover(container.id, container.runDir, container.stateDir);
+    assert.ok(recovered !== undefined && "shim" in recovered);
+    assert.ok(alive(recovered.shim.pid));
+    await recovered.shim.signal(9);
+    assert.equal((await recovered.shim.exited).exitCode, 137);
+  });
+
   it("a shim that was not started ends, and nothing stays", async () => {
     const container = rig.container({ args: ["true"] });
     const shim = await host.launch(container.launch);
@@ -318,7 +356,7 @@ describe("a shim that is killed", () => {
   it("costs the container its life within two seconds, and is reported", async () => {
     const container = rig.container({ args: ["sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000"] });
     const shim = await host.launch(container.launch);
-    await shim.start();
+    const started = await shim.start();
     const process1 = await shim.exec(execLaunch(["sleep", "500"]), { attach: undefined });
     const began = performance.now();
     process.kill(shim.shimPid, "SIGKILL");
@@ -326,6 +364,7 @@ describe("a shim that is killed", () => {
     assert.ok(performance.now() - began < 2000);
     assert.equal(exit.exitCode, 137);
     assert.equal(exit.lost, "shim killed");
+    assert.equal(exit.startedAt, started.startedAt);
     assert.equal((await process1.exited).exitCode, 137);
     await until(() => !alive(shim.pid) && !alive(process1.pid), "the processes end");
     assert.deepEqual(cgroupsOf(container), []);
