@@ -119,9 +119,8 @@ async function pullOne(job: PullJob, target: Reference): Promise<{ updated: bool
   report({ kind: "status", status: `Digest: ${top.digest}` });
   const names = namesFor(target, top.digest);
   const updated = ctx.images.idOf(names.at(-1)!.reference) !== image.id;
-  const tagged = { ...image, lastTaggedNs: image.lastTaggedNs };
-  await ctx.images.put(tagged, names);
-  return { updated, image: tagged };
+  await ctx.images.put(image, names);
+  return { updated, image };
 }
 
 /** A pull by tag sets the tag and the digest; a pull by digest only that. */

@@ -155,6 +155,6 @@ async function tagImage(ctx: ImageContext, name: string, repository: string, tag
     });
   }
   const target = tag === "" ? withDefaultTag(reference) : withTag(reference, tag);
-  await ctx.images.put({ ...image, lastTaggedNs: String(ctx.clock.nowNs()) }, [{ reference: target }]);
+  await ctx.images.tag(image.id, target, String(ctx.clock.nowNs()));
   imageEvent(ctx, "tag", image.id, familiarString(target), image);
 }

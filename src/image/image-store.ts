@@ -1,5 +1,6 @@
 import type { ChainId, Digest, ImageId } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
+import { KeyedLock } from "#base/lock.ts";
 import type { Log } from "#base/log.ts";
 import type { ContentStore } from "#content/content-store.ts";
 import type { LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
@@ -71,6 +72,8 @@ export class LocalImageStore implements ImageStore {
   /** Canonical name → image. */
   readonly #names = new Map<string, ImageId>();
   readonly #namesOf = new Map<ImageId, Map<string, Reference>>();
+  /** Rows change one call at a time: what a removal lists is what it removes. */
+  readonly #changes = new KeyedLock();
   /** Bytes in use by images being made; removes what nothing uses. */
   readonly bytes: ByteKeeper;
 
@@ -201,17 +204,33 @@ export class LocalImageStore implements ImageStore {
   }
 
   /**
-   * Adds an image, or names to one that is there, in one durable commit. Its bytes must be durable by now (invariant 1
-   * of the design). A name that pointed elsewhere moves.
+   * Adds an image with its names in one durable commit. Its bytes must be durable by now (invariant 1 of the design) and
+   * held. A name that pointed elsewhere moves.
    */
   async put(image: Image, names: readonly NewName[]): Promise<void> {
+    using _turn = await this.#changes.acquire("rows");
+    await this.#write(image, names);
+  }
+
+  async #write(image: Image, names: readonly NewName[]): Promise<void> {
     await this.#database.commit([putStatement(image), ...names.map((name) => nameStatement(name, image.id))]);
     this.#images.set(image.id, image);
     for (const { reference } of names) this.#setName(reference, image.id);
   }
 
+  /** Names an image that is there. Throws `notFound` when a removal was quicker. */
+  async tag(id: ImageId, reference: Reference, lastTaggedNs: string): Promise<void> {
+    using _turn = await this.#changes.acquire("rows");
+    const image = this.#visible(id);
+    if (image === undefined) {
+      throw new EngineError("notFound", `No such image: ${id}`, { code: "no-such-image" });
+    }
+    await this.#write({ ...image, lastTaggedNs }, [{ reference }]);
+  }
+
   /** Takes names away; those that are not there are passed over. */
   async untag(references: readonly Reference[]): Promise<void> {
+    using _turn = await this.#changes.acquire("rows");
     const names = references.map(canonicalString).filter((name) => this.#names.has(name));
     if (names.length === 0) return;
     await this.#database.commit(names.map(dropNameStatement));
@@ -223,21 +242,8 @@ export class LocalImageStore implements ImageStore {
    * hidden row stay until `forget`. Returns the chains that went, top first: Docker's `Deleted:` lines.
    */
   async remove(id: ImageId, options: { keepForContainers: boolean }): Promise<ChainId[]> {
-    const image = this.#images.get(id);
-    if (image === undefined) return [];
-    const names = this.namesOf(id).map(canonicalString);
-    const kept: Image = { ...image, removed: true };
-    const row = options.keepForContainers
-      ? putStatement(kept)
-      : { sql: "DELETE FROM image WHERE id = ?", params: [id] };
-    await this.#database.commit([row, ...names.map(dropNameStatement)]);
-    for (const name of names) this.#dropName(name);
-    this.#namesOf.delete(id);
-    if (options.keepForContainers) {
-      this.#images.set(id, kept);
-      return [];
-    }
-    this.#images.delete(id);
+    const image = await this.#removeRows(id, options.keepForContainers);
+    if (image === undefined || options.keepForContainers) return [];
     const chainsLeft = new Set<ChainId>();
     for (const other of this.#images.values())
       for (const layer of other.layers) chainsLeft.add(layer.chainId);
@@ -246,6 +252,21 @@ export class LocalImageStore implements ImageStore {
       .map(({ chainId }) => chainId)
       .filter((chain) => !chainsLeft.has(chain))
       .reverse();
+  }
+
+  async #removeRows(id: ImageId, keep: boolean): Promise<Image | undefined> {
+    using _turn = await this.#changes.acquire("rows");
+    const image = this.#images.get(id);
+    if (image === undefined) return undefined;
+    const names = [...(this.#namesOf.get(id)?.keys() ?? [])];
+    const kept: Image = { ...image, removed: true };
+    const row = keep ? putStatement(kept) : { sql: "DELETE FROM image WHERE id = ?", params: [id] };
+    await this.#database.commit([row, ...names.map(dropNameStatement)]);
+    for (const name of names) this.#dropName(name);
+    this.#namesOf.delete(id);
+    if (keep) this.#images.set(id, kept);
+    else this.#images.delete(id);
+    return image;
   }
 
   /** The last container of a hidden image is gone. */
