@@ -1,6 +1,5 @@
 /** What every use case of the container engine works with: made once by `createContainerEngine`. */
 import type { Clock } from "#base/clock.ts";
-import type { ImageId } from "#base/digest.ts";
 import type { KeyedLock } from "#base/lock.ts";
 import type { Log } from "#base/log.ts";
 import type { ImageStore } from "#image/image.ts";
@@ -42,13 +41,9 @@ export interface ContainerEngineDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly defaults?: Partial<ContainerDefaults>;
-  /** From `openContainerTable`, where other parts asked it for users before this one is made. */
-  readonly table?: ContainerTable;
-  /** Told once a container's row is gone: an image that was kept for it alone can go. */
-  readonly onRemoved?: (image: ImageId) => Promise<void>;
 }
 
-export interface ContainerContext extends Omit<ContainerEngineDeps, "defaults" | "table"> {
+export interface ContainerContext extends Omit<ContainerEngineDeps, "defaults"> {
   readonly defaults: ContainerDefaults;
   readonly table: ContainerTable;
   readonly locks: KeyedLock;

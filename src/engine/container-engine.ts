@@ -88,7 +88,7 @@ export async function createContainerEngine(deps: ContainerEngineDeps): Promise<
   const ctx: ContainerContext = {
     ...deps,
     defaults: withDefaults(deps.defaults),
-    table: deps.table ?? (await openContainerTable(deps.database, deps.log)),
+    table: await openContainerTable(deps.database, deps.log),
     locks: new KeyedLock(),
     closing: false,
     background: (what, work) => {

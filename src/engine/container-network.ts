@@ -1,9 +1,8 @@
 /** A container's place on the network: attached before the sandbox, given back after it. */
-import { EngineError, errnoOf } from "#base/errors.ts";
 import type { Attachment, EndpointSettings } from "#network/network.ts";
 import { portInUse } from "#network/port-in-use.ts";
 import type { Sandbox } from "#runtime/runtime.ts";
-import type { PortReservation } from "#runtime/shim.ts";
+import { PortReservationError } from "#runtime/shim-errors.ts";
 import type { Container } from "./container.ts";
 import type { ContainerContext } from "./container-context.ts";
 import { portRequests } from "./container-ports.ts";
@@ -68,21 +67,6 @@ function networkEvents(
   }
 }
 
-/** The reservation that an error of the shim is about, when it says that a port is taken. */
-function busyPort(error: unknown, reservations: readonly PortReservation[]): PortReservation | undefined {
-  if (errnoOf(error) !== "EADDRINUSE" && !(error instanceof EngineError && error.code === "port-in-use")) {
-    return undefined;
-  }
-  const named = (error as { reservation?: PortReservation }).reservation;
-  if (named !== undefined) return named;
-  const text = error instanceof Error ? error.message : "";
-  return (
-    reservations.find((port) => text.includes(`${port.address}:${port.port}`)) ??
-    reservations.find((port) => new RegExp(`\\b${port.port}\\b`).test(text)) ??
-    reservations[0]
-  );
-}
-
 const rebindsMax = 64;
 
 /**
@@ -95,10 +79,13 @@ export async function prepareWithPorts(ctx: ContainerContext, container: Contain
     try {
       return await ctx.runtime.prepare(sandboxRequest(ctx, container, attachment));
     } catch (error) {
-      const failed = busyPort(error, attachment?.reservations ?? []);
-      if (failed === undefined || attachment === undefined) throw error;
+      if (!(error instanceof PortReservationError) || attachment === undefined) throw error;
+      const failed = error.reservation;
       const other = attempt < rebindsMax ? await ctx.networks.rebind(attachment, failed) : undefined;
-      if (other === undefined) throw portInUse(container.name, failed.address, failed.port);
+      if (other === undefined) {
+        const endpointId = attachment.endpoints[0]?.endpointId;
+        throw portInUse(container.name, failed.address, failed.port, endpointId);
+      }
       hold(container, other);
     }
   }

@@ -38,9 +38,6 @@ export async function removeContainer(
     throw error;
   }
   ctx.background("removing a container's files", removeFiles(ctx, container));
-  if (ctx.onRemoved !== undefined) {
-    ctx.background("letting go of an image", ctx.onRemoved(container.document.imageId));
-  }
   if (options.volumes) await removeAnonymousVolumes(ctx, container);
   containerEvent(ctx, container, "destroy");
   container.announceRemoved();

@@ -1,6 +1,7 @@
 /** Use cases: stop, kill, restart. */
 import { constants } from "node:os";
 import { EngineError, messageOf } from "#base/errors.ts";
+import type { Sandbox } from "#runtime/runtime.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, containerEvent } from "./container-context.ts";
 import { startContainer } from "./container-start.ts";
@@ -93,8 +94,17 @@ async function sendSignal(ctx: ContainerContext, container: Container, signal: n
   const { sandbox } = container;
   if (sandbox === undefined) return;
   containerEvent(ctx, container, "kill", { signal: String(signal) });
-  await sandbox.signal(signal);
+  await signalIfThere(sandbox, signal);
   if (container.state.status === "paused") await wakePaused(ctx, container);
+}
+
+/** A process that has ended just now is as good as one that got the signal: its exit is on its way. */
+async function signalIfThere(sandbox: Sandbox, signal: number): Promise<void> {
+  try {
+    await sandbox.signal(signal);
+  } catch (error) {
+    if (!(error instanceof EngineError && error.code === "ESRCH")) throw error;
+  }
 }
 
 async function wakePaused(ctx: ContainerContext, container: Container): Promise<void> {
@@ -110,6 +120,8 @@ export async function killWhole(ctx: ContainerContext, container: Container): Pr
   const { sandbox } = container;
   if (sandbox === undefined) return;
   containerEvent(ctx, container, "kill", { signal: String(SIGKILL) });
+  // The first process by its own name, in case its cgroup was moved; then whatever else is in the cgroup.
+  await signalIfThere(sandbox, SIGKILL);
   await sandbox.killAll();
   if (container.state.status === "paused") await wakePaused(ctx, container);
 }
@@ -151,7 +163,7 @@ export async function killContainer(
   else if (ends) await sendSignal(ctx, container, number);
   else {
     containerEvent(ctx, container, "kill", { signal: String(number) });
-    await container.sandbox?.signal(number);
+    if (container.sandbox !== undefined) await signalIfThere(container.sandbox, number);
   }
 }
 

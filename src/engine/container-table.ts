@@ -13,7 +13,7 @@ import type { Database } from "#state/database.ts";
 import { Container } from "./container.ts";
 import type { ContainerDocument } from "./container-document.ts";
 
-/** Opens the table before the parts of the daemon that must not throw away what a container needs. */
+/** Reads every row. */
 export async function openContainerTable(database: Database, log: Log): Promise<ContainerTable> {
   const table = new ContainerTable(database);
   await table.load((id, cause) => {

@@ -1,167 +1,102 @@
-import { execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
-import { hostname, tmpdir } from "node:os";
-import { join } from "node:path";
-import { createHttpFront } from "#api/listen.ts";
-import { containerRoutes } from "#api/routes-container.ts";
-import { execRoutes } from "#api/routes-exec.ts";
-import { imageRoutes } from "#api/routes-image.ts";
-import { systemClock } from "#base/clock.ts";
-import { createLog, type Log } from "#base/log.ts";
-import { createDiskStore } from "#content/disk-store.ts";
-import { type ContainerEngine, createContainerEngine } from "#engine/container-engine.ts";
-import { openContainerTable } from "#engine/container-table.ts";
-import { EventBus } from "#engine/events.ts";
-import { createImageService, type ImageService } from "#engine/images.ts";
-import { createNetworkManager } from "#network/manager.ts";
-import { createOciRuntime } from "#runtime/oci-runtime.ts";
-import { createShimHost } from "#runtime/shim-host.ts";
-import { LayerWorkers } from "#snapshot/layer-workers.ts";
-import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
-import { openDatabase } from "#state/sqlite-database.ts";
-import { createVolumeStore } from "#volume/local.ts";
+import { request } from "node:http";
+import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
-/** The container half of a daemon on the real parts, with its API on a socket. */
+/** A daemon of its own on temporary roots, with `busybox:latest` in it, that may be killed and started again. */
 export interface ContainerLab extends AsyncDisposable {
   readonly root: string;
   readonly socket: string;
-  readonly engine: ContainerEngine;
-  readonly images: ImageService;
-  readonly events: EventBus;
-  /** Errors that the engine logged: a test that expects none checks it. */
-  readonly errors: string[];
+  readonly dataRoot: string;
+  readonly execRoot: string;
+  readonly cgroupParent: string;
+  /** What the daemon wrote to its log so far. */
+  log(): string;
+  /** SIGKILL: containers go on. */
+  kill(): Promise<void>;
+  /** SIGTERM: a graceful stop; containers go on. */
+  stop(): Promise<void>;
+  start(): Promise<void>;
 }
 
-const nativeBinary = join(import.meta.dirname, "../../native/build/skiff-native");
+const daemonBinary = join(import.meta.dirname, "../../bin/skiffd");
 
-/** The root filesystem of `busybox:latest`: the static program and a link for each applet. */
-function busyboxTar(root: string): Buffer {
+/** The static program and a link for each applet; `/data` holds a file for copy-up, `/vol` is an image volume. */
+function busyboxTar(root: string): string {
   const tree = join(root, "busybox");
-  for (const folder of ["bin", "tmp", "etc", "data"]) mkdirSync(join(tree, folder), { recursive: true });
+  for (const folder of ["bin", "tmp", "etc", "data", "root"])
+    mkdirSync(join(tree, folder), { recursive: true });
   copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
   for (const applet of execFileSync("/bin/busybox", ["--list"], { encoding: "utf8" }).trim().split("\n")) {
     if (applet !== "busybox") symlinkSync("busybox", join(tree, "bin", applet));
   }
-  return execFileSync("tar", ["-C", tree, "--owner=0", "--group=0", "-cf", "-", "."], {
-    maxBuffer: 1 << 27,
-  });
+  execFileSync("sh", ["-c", `echo from-image >${join(tree, "data/file")}`]);
+  const tar = join(root, "busybox.tar");
+  execFileSync("tar", ["-C", tree, "--owner=0", "--group=0", "-cf", tar, "."]);
+  return tar;
 }
 
-export function labRoot(): string {
-  return mkdtempSync(join(tmpdir(), "skiff-containers-"));
-}
-
-async function* one(bytes: Buffer): AsyncGenerator<Uint8Array> {
-  yield bytes;
-}
-
-export async function openLab(root: string): Promise<ContainerLab> {
-  const parts = new AsyncDisposableStack();
-  const errors: string[] = [];
-  const log: Log = createLog("warn", (line) => errors.push(line));
+export async function openLab(): Promise<ContainerLab> {
+  const root = mkdtempSync(join(tmpdir(), "skiff-lab-"));
+  const socket = join(root, "skiff.sock");
   const dataRoot = join(root, "data");
   const execRoot = join(root, "run");
-  for (const folder of [dataRoot, execRoot]) mkdirSync(folder, { recursive: true, mode: 0o711 });
-  const events = new EventBus(systemClock);
-  const database = parts.use(await openDatabase(join(dataRoot, "state.db"), { log }));
-  const table = await openContainerTable(database, log);
-  const workers = parts.use(new LayerWorkers());
-  const content = await createDiskStore({ root: join(dataRoot, "content"), log });
-  const snapshotter = await createOverlaySnapshotter({
-    root: join(dataRoot, "overlay2"),
-    database,
-    log,
-    workers,
-  });
-  const volumes = parts.use(
-    await createVolumeStore({ root: join(dataRoot, "volumes"), database, clock: systemClock, log }),
-  );
-  const images = parts.use(
-    await createImageService({
-      database,
-      content,
-      snapshotter,
-      events,
-      clock: systemClock,
-      log,
-      temporaryDir: join(dataRoot, "tmp"),
-      config: { mirrors: [], insecureRegistries: [] },
-      containersUsing: (id) => table.usersOfImage(id),
-    }),
-  );
-  if (images.store.list().length === 0) {
-    const body = one(busyboxTar(root));
-    const request = {
-      source: "-",
-      body,
-      repository: "busybox",
-      tag: "latest",
-      message: "",
-      changes: ['CMD ["sh"]'],
-      platform: "",
-    };
-    await images.import(request, () => {}, new AbortController().signal);
-  }
-  const shimHost = parts.use(
-    await createShimHost({
-      binaryPath: nativeBinary,
-      execRoot,
-      launcherCgroup: `/skiff-lab-${process.pid}`,
-      log,
-    }),
-  );
-  const runtime = await createOciRuntime({
-    shimHost,
-    execRoot,
-    cgroupParent: `/skiff-lab-${process.pid}`,
-    runtimes: [],
-    defaultUlimits: [],
-    noNewPrivileges: false,
-    log,
-    nativeBinary,
-  });
-  const networks = parts.use(
-    await createNetworkManager({ dataRoot, binaryPath: nativeBinary, poolSize: 4, log }),
-  );
-  const engine = parts.use(
-    await createContainerEngine({
-      dataRoot,
-      execRoot,
-      database,
-      images: images.store,
-      snapshotter,
-      volumes,
-      networks,
-      runtime,
-      events,
-      clock: systemClock,
-      log,
-      table,
-      defaults: { hostname: hostname() },
-      onRemoved: (id) => images.containerRemoved(id),
-    }),
-  );
-  const front = createHttpFront({
-    routes: [...containerRoutes(engine), ...execRoutes(engine), ...imageRoutes(images)],
-    log,
-  });
-  const socket = join(root, "skiff.sock");
-  rmSync(socket, { force: true });
-  const server = front.createServer();
-  await new Promise<void>((resolve) => server.listen(socket, resolve));
-  parts.defer(async () => {
-    server.close();
-    await front.close(500);
-  });
-  return {
+  const cgroupParent = `/skiff-lab-${basename(root).slice(-6)}`;
+  let daemon: ChildProcess | undefined;
+  let log = "";
+  const start = async (): Promise<void> => {
+    const child = spawn(
+      daemonBinary,
+      [
+        ...["-H", `unix://${socket}`, "--data-root", dataRoot, "--exec-root", execRoot],
+        ...["--pidfile", join(root, "pid"), "--cgroup-parent", cgroupParent, "--log-level", "warn"],
+      ],
+      { stdio: ["ignore", "ignore", "pipe"] },
+    );
+    child.stderr.on("data", (chunk: Buffer) => {
+      log += chunk.toString("utf8");
+    });
+    daemon = child;
+    for (const deadline = Date.now() + 20_000; ; await sleep(20)) {
+      if (child.exitCode !== null || Date.now() > deadline) throw new Error(`skiffd did not start:\n${log}`);
+      const answer = await call({ socket }, "GET", "/_ping").catch(() => undefined);
+      if (answer?.status === 200) return;
+    }
+  };
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    if (daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
+    const gone = once(daemon, "exit");
+    daemon.kill(signal);
+    await gone;
+  };
+  const lab: ContainerLab = {
     root,
     socket,
-    engine,
-    images,
-    events,
-    errors,
-    [Symbol.asyncDispose]: () => parts.disposeAsync(),
+    dataRoot,
+    execRoot,
+    cgroupParent,
+    log: () => log,
+    kill: () => end("SIGKILL"),
+    stop: () => end("SIGTERM"),
+    start,
+    [Symbol.asyncDispose]: async () => {
+      if (daemon?.exitCode !== null || daemon.signalCode !== null) await start();
+      const left = await docker(lab, ["ps", "-aq"]);
+      const ids = left.stdout.split("\n").filter((id) => id !== "");
+      if (ids.length > 0) await docker(lab, ["rm", "-fv", ...ids]);
+      await end("SIGTERM");
+      rmSync(root, { recursive: true, force: true });
+    },
   };
+  await start();
+  const tar = busyboxTar(root);
+  const made = await docker(lab, ["import", "-c", 'CMD ["sh"]', "-c", "ENV LAB=1", tar, "busybox"]);
+  if (made.code !== 0) throw new Error(`no image: ${made.stderr}`);
+  return lab;
 }
 
 export interface Ran {
@@ -171,18 +106,100 @@ export interface Ran {
 }
 
 /** The real docker CLI against the lab. */
-export async function docker(lab: ContainerLab, args: readonly string[], input?: string): Promise<Ran> {
-  const child = spawn("docker", ["-H", `unix://${lab.socket}`, ...args], { stdio: "pipe" });
+export async function docker(
+  lab: Pick<ContainerLab, "socket">,
+  args: readonly string[],
+  input = "",
+): Promise<Ran> {
+  const child = spawn("docker", ["-H", `unix://${lab.socket}`, ...args], { stdio: "pipe", timeout: 60_000 });
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];
   child.stdout.on("data", (chunk: Buffer) => stdout.push(chunk));
   child.stderr.on("data", (chunk: Buffer) => stderr.push(chunk));
   child.stdin.on("error", () => {});
-  child.stdin.end(input ?? "");
-  const code = await new Promise<number>((resolve) => child.once("close", (status) => resolve(status ?? -1)));
+  child.stdin.end(input);
+  const [code] = (await once(child, "close")) as [number | null];
   return {
-    code,
+    code: code ?? -1,
     stdout: Buffer.concat(stdout).toString("utf8"),
     stderr: Buffer.concat(stderr).toString("utf8"),
   };
+}
+
+/** As `docker`, for a command that must succeed; gives its output without the last newline. */
+export async function ok(
+  lab: Pick<ContainerLab, "socket">,
+  args: readonly string[],
+  input = "",
+): Promise<string> {
+  const ran = await docker(lab, args, input);
+  if (ran.code !== 0) throw new Error(`docker ${args.join(" ")}: ${ran.code}\n${ran.stdout}${ran.stderr}`);
+  return ran.stdout.trimEnd();
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly text: string;
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into bodies of many shapes.
+  json(): any;
+}
+
+/** One API request. */
+export function call(
+  lab: Pick<ContainerLab, "socket">,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const text = body === undefined ? "" : JSON.stringify(body);
+    const outgoing = request({
+      socketPath: lab.socket,
+      method,
+      path,
+      agent: false,
+      headers: { "content-type": "application/json", "content-length": Buffer.byteLength(text) },
+    });
+    outgoing.on("error", reject);
+    outgoing.on("response", (response) => {
+      const chunks: Buffer[] = [];
+      response.on("data", (chunk: Buffer) => chunks.push(chunk));
+      response.on("error", reject);
+      response.on("end", () => {
+        const whole = Buffer.concat(chunks).toString("utf8");
+        resolve({ status: response.statusCode ?? 0, text: whole, json: () => JSON.parse(whole) });
+      });
+    });
+    outgoing.end(text);
+  });
+}
+
+/** Takes a connection over (`101 UPGRADED`) and gives it with whatever came behind the head. */
+export async function hijack(lab: Pick<ContainerLab, "socket">, path: string, body = ""): Promise<Socket> {
+  const socket = connect({ path: lab.socket, allowHalfOpen: true });
+  socket.write(
+    `POST ${path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+  );
+  let head = Buffer.alloc(0);
+  for (;;) {
+    const [chunk] = (await once(socket, "data")) as [Buffer];
+    head = Buffer.concat([head, chunk]);
+    const end = head.indexOf("\r\n\r\n");
+    if (end < 0) continue;
+    socket.pause();
+    const rest = head.subarray(end + 4);
+    if (rest.length > 0) socket.unshift(rest);
+    if (!head.toString("latin1").startsWith("HTTP/1.1 101")) throw new Error(head.toString("latin1"));
+    return socket;
+  }
+}
+
+/** Everything until the other side ends. */
+export async function drain(socket: Socket): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+  socket.resume();
+  await once(socket, "end");
+  socket.destroy();
+  return Buffer.concat(chunks);
 }
