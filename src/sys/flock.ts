@@ -18,7 +18,10 @@ export function lockDirectory(path: string): Disposable | undefined {
     check(flock(fd, lockExclusive | lockNonBlocking), "flock", path);
   } catch (error) {
     closeSync(fd);
-    if (error instanceof SyscallError && error.errno === "EAGAIN") return undefined;
+    // Two names of one number.
+    if (error instanceof SyscallError && (error.errno === "EWOULDBLOCK" || error.errno === "EAGAIN")) {
+      return undefined;
+    }
     throw error;
   }
   return { [Symbol.dispose]: () => closeSync(fd) };

@@ -77,7 +77,7 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
     if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
     const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
     child.kill(signal);
-    await Promise.race([ended, sleep(20_000)]);
+    await Promise.race([ended, sleep(20_000, undefined, { ref: false })]);
     if (child.exitCode === null && child.signalCode === null) {
       child.kill("SIGKILL");
       await ended;
