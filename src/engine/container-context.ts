@@ -55,6 +55,8 @@ export interface ContainerContext extends Omit<ContainerEngineDeps, "defaults"> 
   onStarted(container: Container, sandbox: Sandbox): void;
   /** Forced removal with anonymous volumes, for containers that remove themselves. */
   removeContainer(container: Container): Promise<void>;
+  /** Containers that hold a sandbox made ahead. */
+  readonly early: Set<Container>;
   /** Set when the daemon stops: nothing is restarted any more. */
   closing: boolean;
 }

@@ -13,6 +13,7 @@ import { Container } from "./container.ts";
 import { commandOf, mergeImageConfig } from "./container-config.ts";
 import { type ContainerContext, containerEvent, stateDirOf } from "./container-context.ts";
 import { type ContainerDocument, freshState, type MountPoint } from "./container-document.ts";
+import { dropEarly, prepareEarly } from "./container-early.ts";
 import { writeEarlyFiles } from "./container-files.ts";
 import { type PlannedMount, parseVolumesFrom, planMounts } from "./container-mounts.ts";
 import { parseLinks, resolveModes } from "./container-references.ts";
@@ -66,15 +67,17 @@ export async function createContainer(ctx: ContainerContext, request: CreateRequ
 /** Row, writable layer and state directory side by side; what was made of them is undone when one fails. */
 async function makeDurable(ctx: ContainerContext, container: Container): Promise<void> {
   const stateDir = stateDirOf(ctx, container.id);
-  const [row, writable, files] = await Promise.allSettled([
-    ctx.table.insert(container),
-    ctx.snapshotter.createWritable(container.id),
-    mkdir(stateDir, { recursive: true, mode: 0o710 }).then(() => writeEarlyFiles(ctx, container)),
-  ]);
-  const failed = [row, writable, files].find((result) => result.status === "rejected");
+  const writable = ctx.snapshotter.createWritable(container.id);
+  const files = mkdir(stateDir, { recursive: true, mode: 0o710 }).then(() => writeEarlyFiles(ctx, container));
+  // The commit waits for the disk; the sandbox is made meanwhile.
+  const early = Promise.all([writable, files]).then(() => prepareEarly(ctx, container));
+  const row = ctx.table.insert(container);
+  const settled = await Promise.allSettled([row, writable, files, early]);
+  const failed = settled.find((result) => result.status === "rejected");
   if (failed === undefined) return;
+  await dropEarly(ctx, container);
   const undone = await Promise.allSettled([
-    row.status === "fulfilled" ? ctx.table.erase(container) : undefined,
+    settled[0].status === "fulfilled" ? ctx.table.erase(container) : undefined,
     ctx.snapshotter.removeWritable(container.id),
     rm(stateDir, { recursive: true, force: true }),
   ]);
@@ -245,7 +248,10 @@ function endpointOf(
   if (name === undefined) return plain;
   const mode = host.NetworkMode;
   const sameNetwork =
-    name === mode || (name === "default" && mode === "bridge") || isSameNetwork(ctx, name, mode);
+    name === mode ||
+    name === request.hostConfig.NetworkMode ||
+    (name === "default" && mode === "bridge") ||
+    isSameNetwork(ctx, name, mode);
   if (names.length > 1 || !sameNetwork) {
     throw new EngineError(
       "invalid",

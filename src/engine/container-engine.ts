@@ -10,6 +10,7 @@ import type { Filters } from "#wire/filters.ts";
 import type { Container } from "./container.ts";
 import type { ContainerContext, ContainerDefaults, ContainerEngineDeps } from "./container-context.ts";
 import { type Created, type CreateRequest, createContainer } from "./container-create.ts";
+import { dropEarly } from "./container-early.ts";
 import { watchExit } from "./container-exit.ts";
 import { startHealthChecks } from "./container-health.ts";
 import { inspectContainer } from "./container-inspect.ts";
@@ -90,6 +91,7 @@ export async function createContainerEngine(deps: ContainerEngineDeps): Promise<
     defaults: withDefaults(deps.defaults),
     table: await openContainerTable(deps.database, deps.log),
     locks: new KeyedLock(),
+    early: new Set(),
     closing: false,
     background: (what, work) => {
       const tracked: Promise<void> = guarded(deps, what, work).finally(() => background.delete(tracked));
@@ -211,6 +213,7 @@ async function close(ctx: ContainerContext, background: ReadonlySet<Promise<void
     container.health?.stop();
     container.closePendingAttaches();
   }
+  await Promise.all([...ctx.early].map((container) => dropEarly(ctx, container)));
   while (background.size > 0) await Promise.allSettled(background);
   for (const container of ctx.table.all()) container.sandbox?.detach();
 }

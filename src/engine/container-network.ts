@@ -13,12 +13,15 @@ export function hasOwnNetwork(mode: string): boolean {
   return mode !== "host" && !mode.startsWith("container:");
 }
 
-export async function attachNetwork(ctx: ContainerContext, container: Container): Promise<void> {
+/** A namespace with the endpoint that the container asks for; undefined where it has none of its own. */
+export async function requestAttachment(
+  ctx: ContainerContext,
+  container: Container,
+): Promise<Attachment | undefined> {
   const { document } = container;
   const { hostConfig: host, endpoint } = document;
-  if (host.NetworkMode === "host") document.networkId = ctx.networks.resolve("host").id;
-  if (!hasOwnNetwork(host.NetworkMode)) return;
-  const attachment = await ctx.networks.attach({
+  if (!hasOwnNetwork(host.NetworkMode)) return undefined;
+  return ctx.networks.attach({
     containerId: document.id,
     containerName: document.name,
     hostname: document.config.Hostname,
@@ -29,6 +32,21 @@ export async function attachNetwork(ctx: ContainerContext, container: Container)
     ports: portRequests(document.config, host),
     sysctls: new Map(Object.entries(host.Sysctls ?? {})),
   });
+}
+
+export async function attachNetwork(ctx: ContainerContext, container: Container): Promise<void> {
+  connectAttachment(ctx, container, await requestAttachment(ctx, container));
+}
+
+/** From now on the attachment is the container's: its row names it, and the network's event is told. */
+export function connectAttachment(
+  ctx: ContainerContext,
+  container: Container,
+  attachment: Attachment | undefined,
+): void {
+  const { document } = container;
+  if (document.hostConfig.NetworkMode === "host") document.networkId = ctx.networks.resolve("host").id;
+  if (attachment === undefined) return;
   hold(container, attachment);
   networkEvents(ctx, container, attachment.endpoints, "connect");
 }

@@ -6,6 +6,7 @@ import type { Filters } from "#wire/filters.ts";
 import { hasLabel, invalidFilter, matchLabels, parseInstant } from "#wire/filters.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, containerEvent, runDirOf, stateDirOf } from "./container-context.ts";
+import { dropEarly } from "./container-early.ts";
 import { killAndWait } from "./container-stop.ts";
 import { requireNext } from "./transitions.ts";
 
@@ -30,6 +31,7 @@ export async function removeContainer(
   container.removing = true;
   try {
     using _lock = await ctx.locks.acquire(container.id);
+    await dropEarly(ctx, container);
     await killAndWait(ctx, container);
     await container.cleanup;
     await eraseContainer(ctx, container);

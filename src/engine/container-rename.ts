@@ -2,6 +2,7 @@
 import { EngineError } from "#base/errors.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, containerEvent } from "./container-context.ts";
+import { dropEarly } from "./container-early.ts";
 import { checkContainerName } from "./names.ts";
 
 /** Gives a container another name. Docker's words for an empty, equal, malformed or taken one. */
@@ -24,6 +25,7 @@ export async function renameContainer(
     throw error;
   }
   using _lock = await ctx.locks.acquire(container.id);
+  await dropEarly(ctx, container);
   const oldName = container.name;
   try {
     await ctx.table.rename(container, name);

@@ -9,9 +9,10 @@ import { RuntimeStartError } from "#runtime/runtime-start-error.ts";
 import type { Started } from "#runtime/shim.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, containerEvent, runDirOf } from "./container-context.ts";
+import { type EarlySandbox, takeEarly } from "./container-early.ts";
 import { writeStartFiles } from "./container-files.ts";
 import { connectWaiting } from "./container-io.ts";
-import { attachNetwork, prepareWithPorts, releaseNetwork } from "./container-network.ts";
+import { attachNetwork, connectAttachment, prepareWithPorts, releaseNetwork } from "./container-network.ts";
 import { fillVolumes, makeBindSources, publishVolumeMounts } from "./container-volumes.ts";
 import { requireNext } from "./transitions.ts";
 
@@ -120,9 +121,11 @@ async function prepare(
   container: Container,
   undo: AsyncDisposableStack,
 ): Promise<Sandbox> {
+  const early = await takeEarly(ctx, container);
   const runDir = runDirOf(ctx, container.id);
   undo.defer(() => rm(runDir, { recursive: true, force: true }));
   undo.defer(() => releaseNetwork(ctx, container));
+  if (early !== undefined) return adoptEarly(ctx, container, early, undo);
   await Promise.all([
     attachNetwork(ctx, container),
     mkdir(runDir, { recursive: true, mode: 0o700 }),
@@ -135,9 +138,7 @@ async function prepare(
   // A shim that was made while something beside it failed must go too.
   undo.defer(async () => {
     const sandbox = await preparing.catch(() => undefined);
-    await sandbox?.abandon().catch((error: unknown) => {
-      ctx.log.debug("abandoning a sandbox", { container: container.id, error: messageOf(error) });
-    });
+    if (sandbox !== undefined) await abandon(ctx, sandbox);
   });
   const [sandbox] = await Promise.all([
     preparing,
@@ -145,4 +146,27 @@ async function prepare(
     ctx.table.save(container),
   ]);
   return sandbox;
+}
+
+/** The sandbox that was made at create: what was not done then for others' eyes is done now. */
+async function adoptEarly(
+  ctx: ContainerContext,
+  container: Container,
+  early: EarlySandbox,
+  undo: AsyncDisposableStack,
+): Promise<Sandbox> {
+  undo.defer(() => abandon(ctx, early.sandbox));
+  connectAttachment(ctx, container, early.attachment);
+  publishVolumeMounts(ctx, container);
+  await Promise.all([writeStartFiles(ctx, container), ctx.table.save(container)]);
+  return early.sandbox;
+}
+
+/** A shim whose start failed has ended by itself already. */
+async function abandon(ctx: ContainerContext, sandbox: Sandbox): Promise<void> {
+  try {
+    await sandbox.abandon();
+  } catch (error) {
+    ctx.log.debug("abandoning a sandbox", { container: sandbox.id, error: messageOf(error) });
+  }
 }

@@ -3,6 +3,7 @@ import { EngineError, messageOf } from "#base/errors.ts";
 import type { ContainerUpdateBody, HostConfig } from "#wire/container-schema.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, containerEvent } from "./container-context.ts";
+import { dropEarly } from "./container-early.ts";
 import { resourcesOf } from "./container-request.ts";
 import { checkResources, checkUnsupportedResources } from "./container-validate.ts";
 import { checkRestartPolicy } from "./restart-policy.ts";
@@ -43,6 +44,7 @@ export async function updateContainer(
   }
   const after = updatedHost(before, body);
   const warnings = checkResources(after);
+  await dropEarly(ctx, container);
   document.hostConfig = after;
   try {
     if (container.sandbox !== undefined && container.isUp) await container.sandbox.update(resourcesOf(after));

@@ -4,6 +4,7 @@ import type { Attachment } from "#network/network.ts";
 import type { Sandbox } from "#runtime/runtime.ts";
 import type { AttachOptions, StdioStream } from "#runtime/shim.ts";
 import type { ContainerDocument, ContainerState } from "./container-document.ts";
+import type { EarlySandbox } from "./container-early.ts";
 import type { Exec } from "./exec-record.ts";
 import { isUp } from "./transitions.ts";
 
@@ -41,6 +42,8 @@ export class Container {
   cleanup: Promise<void> = Promise.resolve();
   /** The next exit is asked for: no restart policy, whatever it says. */
   exitOnNext = false;
+  /** A sandbox made ahead of the first start. */
+  early: { readonly result: Promise<EarlySandbox | undefined>; readonly timer: NodeJS.Timeout } | undefined;
   /** `restart` is at work: an exit does not remove the container. */
   restartInProgress = false;
   removing = false;

@@ -430,6 +430,39 @@ test("health checks run inside and are told", async () => {
   await ok(lab, ["rm", "-f", "sick"]);
 });
 
+test("a sandbox made ahead is given back when it is not used, and follows changes when it is", async () => {
+  const runDirs = () => readdirSync(join(lab.execRoot, "containers"));
+  const id = await ok(lab, [
+    "create",
+    "--name",
+    "ahead",
+    "busybox",
+    "sh",
+    "-c",
+    "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null",
+  ]);
+  for (let tries = 0; runDirs().length > 0; tries += 1) {
+    assert.ok(tries < 100, "the run directory stays");
+    await sleep(50);
+  }
+  assert.notEqual((await docker(lab, ["start", "-a", id])).stdout, "33554432\n");
+  await ok(lab, ["rm", id]);
+  const changed = await ok(lab, [
+    "create",
+    "busybox",
+    "sh",
+    "-c",
+    "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null",
+  ]);
+  await ok(lab, ["update", "-m", "32m", "--memory-swap", "64m", changed]);
+  assert.equal(await docker(lab, ["start", "-a", changed]).then((ran) => ran.stdout), "33554432\n");
+  await ok(lab, ["rm", changed]);
+  // Removed at once: nothing of the sandbox is left.
+  await ok(lab, ["rm", await ok(lab, ["create", "busybox"])]);
+  await sleep(200);
+  assert.deepEqual(runDirs(), []);
+});
+
 test("a create that cannot make its directory leaves nothing", async () => {
   const containers = join(lab.dataRoot, "containers");
   mkdirSync(containers, { recursive: true });
