@@ -12,8 +12,3 @@ export class AssertionFailure extends Error {
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new AssertionFailure(message);
 }
-
-/** For the end of an exhaustive switch. */
-export function unreachable(value: never): never {
-  throw new AssertionFailure(`unreachable: ${JSON.stringify(value)}`);
-}

@@ -23,10 +23,6 @@ export function newExecId(): ExecId {
   return newId() as ExecId;
 }
 
-export function newNetworkId(): NetworkId {
-  return newId() as NetworkId;
-}
-
 export function isId(text: string): boolean {
   return idPattern.test(text);
 }

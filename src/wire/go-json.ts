@@ -53,17 +53,6 @@ export const integer: Schema<number> = {
   },
 };
 
-export const number: Schema<number> = {
-  zero: () => 0,
-  decode: (value, path) => {
-    if (typeof value !== "number") throw mismatch(value, path, "float64");
-    return value;
-  },
-};
-
-/** Anything, undecoded. */
-export const any: Schema<unknown> = { zero: () => null, decode: (value) => value };
-
 /** A pointer in Go: null stays null. */
 export function nullable<T>(inner: Schema<T>): Schema<T | null> {
   return { zero: () => null, decode: (value, path) => inner.decode(value, path) };
