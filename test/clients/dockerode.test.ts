@@ -141,7 +141,7 @@ describe("dockerode", () => {
   test("attach without hijack: the client's JSON body does not reach stdin", async () => {
     const container = await docker.createContainer({
       Image: image,
-      Cmd: ["sh", "-c", "timeout 1 cat; echo end"],
+      Cmd: ["sh", "-c", "(timeout 1 cat) 2>/dev/null; echo end"],
       OpenStdin: true,
     });
     const stream = await container.attach({ stream: true, stdout: true, stderr: true });
@@ -249,7 +249,7 @@ describe("dockerode", () => {
 
   test("volumes and networks", async () => {
     const volume = await docker.createVolume({ Name: "dockerode-volume" });
-    assert.equal((volume as unknown as { Name: string }).Name, "dockerode-volume");
+    assert.equal(volume.name, "dockerode-volume");
     assert.ok((await docker.listVolumes()).Volumes.some((entry) => entry.Name === "dockerode-volume"));
     await docker.getVolume("dockerode-volume").remove();
     assert.ok((await docker.listNetworks()).some((network) => network.Name === "bridge"));
