@@ -7,7 +7,7 @@ import type {
   EndpointJson,
   MountJson,
 } from "#wire/container-json.ts";
-import { withoutEmpty } from "#wire/container-json.ts";
+import { mountsAsGoPrints, withoutEmpty } from "#wire/container-json.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, logPathOf } from "./container-context.ts";
 import type { ContainerDocument, MountPoint } from "./container-document.ts";
@@ -46,13 +46,18 @@ export async function inspectContainer(
     ProcessLabel: "",
     AppArmorProfile: "",
     ExecIDs: runningExecs(container),
-    HostConfig: withoutEmpty(document.hostConfig),
+    HostConfig: hostConfigJson(document),
     GraphDriver: graphDriver(ctx, document),
     ...(options.size && (await sizes(ctx, container))),
     Mounts: mountsJson(ctx, document),
     Config: withoutEmpty(document.config),
     NetworkSettings: networkSettings(container),
   };
+}
+
+function hostConfigJson({ hostConfig }: ContainerDocument): ContainerInspectJson["HostConfig"] {
+  const { Mounts: _, ...rest } = withoutEmpty(hostConfig);
+  return hostConfig.Mounts?.length ? { ...rest, Mounts: mountsAsGoPrints(hostConfig.Mounts) } : rest;
 }
 
 function stateJson(container: Container): ContainerStateJson {

@@ -54,10 +54,15 @@ export async function listContainers(ctx: ContainerContext, options: ListOptions
   const nowNs = ctx.clock.nowNs();
   const items: string[] = [];
   for (const container of chosen) {
-    const extra = options.size ? await sizes(ctx, container) : undefined;
+    const extra = options.size ? withoutZero(await sizes(ctx, container)) : undefined;
     items.push(itemJson(ctx, container, nowNs, names, extra));
   }
   return `[${items.join(",")}]`;
+}
+
+/** The list leaves a size of nothing out; inspect does not. */
+function withoutZero({ SizeRw, SizeRootFs }: { SizeRw: number; SizeRootFs: number }): object {
+  return { ...(SizeRw !== 0 && { SizeRw }), ...(SizeRootFs !== 0 && { SizeRootFs }) };
 }
 
 function newestFirst(ctx: ContainerContext): Container[] {
@@ -83,7 +88,8 @@ function itemJson(
   const { head, tail } = container.listFragment;
   const image = JSON.stringify(imageName(ctx, container, names));
   const status = JSON.stringify(statusText(container.state, nowNs, container.health?.status));
-  const counted = extra === undefined ? "" : `${JSON.stringify(extra).slice(1, -1)},`;
+  const sizes = extra === undefined ? "" : JSON.stringify(extra).slice(1, -1);
+  const counted = sizes === "" ? "" : `${sizes},`;
   return `${head}"Image":${image},"Status":${status},${counted}${tail}`;
 }
 

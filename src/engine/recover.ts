@@ -95,6 +95,10 @@ async function takeOver(ctx: ContainerContext, container: Container, sandbox: Sa
     state.status = requireNext(state.status, "start");
     state.startedAt = ctx.clock.now();
   }
+  // Whether it is frozen is the kernel's to say: the daemon may have died between the freezing and the row.
+  if (sandbox.isPaused() !== (state.status === "paused")) {
+    state.status = requireNext(state.status, sandbox.isPaused() ? "pause" : "resume");
+  }
   state.pid = sandbox.pid;
   container.sandbox = sandbox;
   container.changed();

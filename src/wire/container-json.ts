@@ -70,7 +70,7 @@ export interface ContainerInspectJson {
   ProcessLabel: string;
   AppArmorProfile: string;
   ExecIDs: string[] | null;
-  HostConfig: Partial<HostConfig>;
+  HostConfig: Omit<Partial<HostConfig>, "Mounts"> & { Mounts?: object[] };
   GraphDriver: { Data: Record<string, string>; Name: string };
   SizeRw?: number;
   SizeRootFs?: number;
@@ -122,6 +122,20 @@ const omittedWhenZero: readonly (keyof HostConfig | keyof ContainerConfig)[] = [
   "StopTimeout",
   "Shell",
 ];
+
+/** Every member of a `Mounts` entry is `omitempty`, those of its parts too. */
+export function mountsAsGoPrints(mounts: HostConfig["Mounts"]): object[] {
+  return (mounts ?? []).map((mount) => withoutZeroMembers(mount));
+}
+
+function withoutZeroMembers(value: object): object {
+  const members = Object.entries(value).flatMap(([key, entry]): [string, unknown][] => {
+    if (entry === null || entry === "" || entry === false || entry === 0) return [];
+    if (typeof entry !== "object" || Array.isArray(entry)) return [[key, entry]];
+    return [[key, withoutZeroMembers(entry)]];
+  });
+  return Object.fromEntries(members);
+}
 
 /** A decoded body as Go would print it. */
 export function withoutEmpty<T extends object>(value: T): Partial<T> {
