@@ -141,7 +141,7 @@ describe("dockerode", () => {
   test("attach without hijack: the client's JSON body does not reach stdin", async () => {
     const container = await docker.createContainer({
       Image: image,
-      Cmd: ["sh", "-c", "(timeout 1 cat) 2>/dev/null; echo end"],
+      Cmd: ["sh", "-c", "exec 2>/dev/null; timeout 1 cat; echo end"],
       OpenStdin: true,
     });
     const stream = await container.attach({ stream: true, stdout: true, stderr: true });
