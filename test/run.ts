@@ -3,7 +3,8 @@ import { existsSync, globSync } from "node:fs";
 import { join } from "node:path";
 import { run } from "node:test";
 import { allowedSkips } from "./allowed-skips.ts";
-import { leakReport, snapshotHost } from "./peers/leaks.ts";
+import { leakReport, removeStaleCgroups, snapshotHost } from "./peers/leaks.ts";
+import { provideDockerCli } from "./peers/peer-cache.ts";
 
 /**
  * `npm test`: every test, and one closing line. `--prove` runs the loops at full size (SKIFF_PROVE=1);
@@ -95,6 +96,8 @@ function filesIn(pattern: string): string[] {
 
 async function main(): Promise<number> {
   const started = performance.now();
+  removeStaleCgroups();
+  provideDockerCli();
   const before = await snapshotHost();
   if (only === undefined) {
     step("format and lint (biome)", join(root, "node_modules/.bin/biome"), ["check", "."]);

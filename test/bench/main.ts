@@ -1,4 +1,5 @@
 import { performance } from "node:perf_hooks";
+import { provideDockerCli } from "../peers/peer-cache.ts";
 import { freePort } from "../peers/registry.ts";
 import { installBundle } from "./bundle.ts";
 import type { Figures } from "./measure.ts";
@@ -46,6 +47,7 @@ function print(row: string, figures: ReadonlyMap<string, Figures>, unit: string)
 
 async function main(): Promise<void> {
   await using stack = new AsyncDisposableStack();
+  provideDockerCli();
   const port = await freePort();
   const bundle = installBundle();
   stack.defer(() => bundle.remove());

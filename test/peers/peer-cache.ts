@@ -116,3 +116,15 @@ export function ensurePeers(): Peers {
     },
   };
 }
+
+/**
+ * Sees to it that `docker` is on PATH for tests: the machine's own client, or Debian's from the cache where there is none.
+ */
+export function provideDockerCli(): void {
+  const path = process.env["PATH"] ?? "";
+  if (path.split(":").some((folder) => folder !== "" && existsSync(join(folder, "docker")))) return;
+  const folder = join(ensurePeers().root, "docker-only");
+  mkdirSync(folder, { recursive: true });
+  if (!existsSync(join(folder, "docker"))) symlinkSync("../usr/bin/docker", join(folder, "docker"));
+  process.env["PATH"] = `${path}:${folder}`;
+}
