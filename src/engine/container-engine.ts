@@ -20,7 +20,13 @@ import { pauseContainer, unpauseContainer } from "./container-pause.ts";
 import { pruneContainers, type RemoveOptions, removeContainer } from "./container-remove.ts";
 import { renameContainer } from "./container-rename.ts";
 import { startContainer } from "./container-start.ts";
-import { killContainer, restartContainer, type StopOptions, stopContainer } from "./container-stop.ts";
+import {
+  killContainer,
+  killSignal,
+  restartContainer,
+  type StopOptions,
+  stopContainer,
+} from "./container-stop.ts";
 import { type ContainerUser, openContainerTable } from "./container-table.ts";
 import { updateContainer } from "./container-update.ts";
 import { type Wait, waitForContainer } from "./container-wait.ts";
@@ -149,7 +155,11 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
     create: (request) => createContainer(ctx, request),
     start: async (reference) => startContainer(ctx, find(reference)),
     stop: async (reference, options) => stopContainer(ctx, find(reference), options),
-    kill: async (reference, signal) => killContainer(ctx, find(reference), signal),
+    kill: async (reference, signal) => {
+      // Docker reads the signal before it looks for the container.
+      const number = killSignal(signal);
+      await killContainer(ctx, find(reference), number);
+    },
     restart: async (reference, options) => restartContainer(ctx, find(reference), options),
     pause: async (reference) => pauseContainer(ctx, find(reference)),
     unpause: async (reference) => unpauseContainer(ctx, find(reference)),

@@ -140,13 +140,17 @@ export async function killAndWait(ctx: ContainerContext, container: Container): 
   }
 }
 
-/** `signal` "" means SIGKILL. With SIGKILL it returns after the exit. */
+/** The signal that `kill` was asked for; "" means SIGKILL. */
+export function killSignal(text: string): number {
+  return text === "" ? SIGKILL : parseSignal(text);
+}
+
+/** With SIGKILL it returns after the exit. */
 export async function killContainer(
   ctx: ContainerContext,
   container: Container,
-  signal: string,
+  number: number,
 ): Promise<void> {
-  const number = signal === "" ? SIGKILL : parseSignal(signal);
   const { status } = container.state;
   if (!container.isUp || (container.sandbox === undefined && status !== "restarting")) {
     throw new EngineError(
