@@ -1,5 +1,4 @@
 /** Docker's contexts: named endpoints under `<config>/contexts`, a directory each, named by the sha256 of the name. */
-import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { EngineError, errnoOf } from "#base/errors.ts";
@@ -11,7 +10,9 @@ export interface ContextMeta {
   readonly Endpoints: Readonly<Record<string, { readonly Host?: string; readonly SkipTLSVerify?: boolean }>>;
 }
 
-const idOf = (name: string): string => createHash("sha256").update(name).digest("hex");
+// Loaded when a context is looked up: node:crypto costs every command's start some milliseconds.
+const idOf = (name: string): string =>
+  process.getBuiltinModule("node:crypto").createHash("sha256").update(name).digest("hex");
 export const contextMetaDirectory = (config: string, name: string): string =>
   join(config, "contexts", "meta", idOf(name));
 export const contextTlsDirectory = (config: string, name: string): string =>

@@ -76,8 +76,8 @@ export function progressBar(message: ProgressMessage, width: number): string {
     bar = `[${"=".repeat(done)}>${" ".repeat(50 - done)}] `;
   }
   if (hidecounts === true) return bar;
-  const counts = current > total ? amount(current) : `${amount(current)}/${amount(total)}`;
-  return `${bar}${counts.padStart(8)}`;
+  const counts = amount(current).padStart(8) + (current > total ? "" : `/${amount(total)}`);
+  return bar + counts;
 }
 
 /** Lines of a terminal that are drawn over: one for each id, in order of appearance. */
