@@ -6,6 +6,7 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { childrenOf, objectsLeft, removeCgroups } from "../peers/leaks.ts";
 
 /** A daemon of its own on temporary roots, with `busybox:latest` in it, that may be killed and started again. */
 export interface ContainerLab extends AsyncDisposable {
@@ -47,6 +48,7 @@ export async function openLab(): Promise<ContainerLab> {
   const execRoot = join(root, "run");
   const cgroupParent = `/skiff-lab-${basename(root).slice(-6)}`;
   let daemon: ChildProcess | undefined;
+  const children: string[] = [];
   let log = "";
   const start = async (): Promise<void> => {
     const child = spawn(
@@ -64,7 +66,9 @@ export async function openLab(): Promise<ContainerLab> {
     for (const deadline = Date.now() + 20_000; ; await sleep(20)) {
       if (child.exitCode !== null || Date.now() > deadline) throw new Error(`skiffd did not start:\n${log}`);
       const answer = await call({ socket }, "GET", "/_ping").catch(() => undefined);
-      if (answer?.status === 200) return;
+      if (answer?.status !== 200) continue;
+      children.push(...childrenOf(child.pid!));
+      return;
     }
   };
   const end = async (signal: NodeJS.Signals): Promise<void> => {
@@ -89,7 +93,10 @@ export async function openLab(): Promise<ContainerLab> {
       const ids = left.stdout.split("\n").filter((id) => id !== "");
       if (ids.length > 0) await docker(lab, ["rm", "-fv", ...ids]);
       await end("SIGTERM");
+      const leaks = await objectsLeft({ home: root, dataRoot, cgroupParent, children });
+      removeCgroups(cgroupParent);
       rmSync(root, { recursive: true, force: true });
+      if (leaks.length > 0) throw new Error(`left over after the daemon:\n${leaks.join("\n")}\n${log}`);
     },
   };
   await start();

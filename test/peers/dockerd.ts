@@ -4,6 +4,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { removeCgroups } from "./leaks.ts";
 import { ensurePeers } from "./peer-cache.ts";
 
 export interface PeerDaemon extends AsyncDisposable {
@@ -96,6 +97,7 @@ export async function startDockerd(options: { extraArgs?: readonly string[] } = 
         await ended;
       }
     }
+    removeCgroups(`/skiff-peer-${process.pid}`);
     rmSync(home, { recursive: true, force: true });
   };
   try {

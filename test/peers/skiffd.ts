@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { waitForPing } from "./dockerd.ts";
+import { childrenOf, type DaemonIdentity, objectsLeft, removeCgroups } from "./leaks.ts";
 
 export interface TestDaemon extends AsyncDisposable {
   readonly socket: string;
@@ -12,7 +13,10 @@ export interface TestDaemon extends AsyncDisposable {
   readonly home: string;
   readonly dataRoot: string;
   readonly execRoot: string;
+  readonly cgroupParent: string;
   readonly child: ChildProcess;
+  /** For the leak check. */
+  readonly identity: DaemonIdentity;
   /** What the daemon logged so far. */
   log(): string;
   /** SIGKILL, as a crash would. The roots stay. */
@@ -36,14 +40,20 @@ export interface TestDaemonOptions {
 
 const skiffd = join(import.meta.dirname, "../../bin/skiffd");
 
-/** A private skiffd on temporary roots. Disposal removes every container, stops the daemon, and deletes the roots. */
+/**
+ * A private skiffd on temporary roots. Disposal removes every container, stops the daemon, deletes the roots, and throws
+ * when something of this daemon is still in the kernel: so every suite that starts one ends with a leak check.
+ */
 export async function startSkiffd(options: TestDaemonOptions = {}): Promise<TestDaemon> {
   const home = options.home ?? mkdtempSync(join(tmpdir(), "skiff-test-"));
   const socket = join(home, "skiff.sock");
   const logPath = join(home, "daemon.log");
   const dataRoot = join(home, "data");
   const execRoot = join(home, "run");
+  const cgroupParent = `/skiff-test-${basename(home).slice(-6)}`;
   const state: { child: ChildProcess } = { child: undefined as unknown as ChildProcess };
+  const children: string[] = [];
+  const identity: DaemonIdentity = { home, dataRoot, cgroupParent, children };
   const start = async (): Promise<void> => {
     const log = openSync(logPath, "a");
     const argv = [
@@ -57,6 +67,8 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
       execRoot,
       "--pidfile",
       join(home, "pid"),
+      "--cgroup-parent",
+      cgroupParent,
       ...(options.args ?? []),
     ];
     state.child = spawn(argv[0]!, argv.slice(1), {
@@ -65,6 +77,8 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
     });
     try {
       await waitForPing(socket, state.child, 20_000);
+      // Restarted helpers are found by what they hold.
+      children.push(...childrenOf(state.child.pid!));
     } catch (error) {
       state.child.kill("SIGKILL");
       throw new Error(
@@ -91,6 +105,8 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
     home,
     dataRoot,
     execRoot,
+    cgroupParent,
+    identity,
     get child() {
       return state.child;
     },
@@ -101,11 +117,22 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
     stop: () => end("SIGTERM"),
     restart: start,
     async [Symbol.asyncDispose]() {
-      if (state.child.exitCode === null && state.child.signalCode === null) await removeAll(socket);
+      const runs = (): boolean => state.child.exitCode === null && state.child.signalCode === null;
+      // A daemon that ended left its containers; the next one takes them over and can remove them.
+      if (!runs() && hasEntries(join(dataRoot, "containers"))) await start();
+      if (runs()) await removeAll(socket);
       await end("SIGTERM");
+      const left = await objectsLeft(identity);
+      removeCgroups(cgroupParent);
+      const log = readFileSync(logPath, "utf8").slice(-2000);
       rmSync(home, { recursive: true, force: true });
+      if (left.length > 0) throw new Error(`left over after the daemon:\n${left.join("\n")}\n${log}`);
     },
   };
+}
+
+function hasEntries(folder: string): boolean {
+  return existsSync(folder) && readdirSync(folder).length > 0;
 }
 
 async function removeAll(socketPath: string): Promise<void> {
