@@ -393,25 +393,30 @@ static void bound_kept_exits(void)
 	}
 }
 
-bool exec_reaped(pid_t pid, int code)
+void exec_reaped(pid_t pid, int code)
 {
 	for (struct exec *exec = execs; exec != NULL; exec = exec->next) {
 		if (exec->pid != pid || exec->exited)
 			continue;
 		exec->exited = true;
 		exec->code = code;
-		if (exec->status.fd >= 0)
-			status_ready(&exec->status, 0);
+		status_ready(&exec->status, 0);
 		if (exec->failed)
-			return true;
+			return;
+		/*
+		 * An error would have been said before the end. The socket's own end may still be to come: the child that
+		 * joined the container holds a copy until it has exited too. What was written must not be read before
+		 * there is somebody to have it.
+		 */
+		if (!exec->started)
+			exec_started(exec);
 		stdio_drain(&exec->io);
 		report(exec);
 		bound_kept_exits();
 		bool at_end = stdio_output_ended(&exec->io) || shim.state == STATE_EXITED;
 		timer_arm(&exec->linger, at_end ? 0 : LINGER_MS);
-		return true;
+		return;
 	}
-	return false;
 }
 
 void exec_report_all(void)

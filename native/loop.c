@@ -10,6 +10,8 @@
 
 static int poller = -1;
 static struct timer *timers;
+/* Timers armed by a timer's own callback wait for the next round: events come in between. */
+static unsigned timer_round;
 static void **garbage;
 static size_t garbage_count, garbage_room;
 
@@ -70,6 +72,7 @@ void timer_arm(struct timer *timer, int64_t delay_ms)
 	timer_cancel(timer);
 	timer->due_ms = monotonic_ms() + delay_ms;
 	timer->armed = true;
+	timer->round = timer_round;
 	timer->next = timers;
 	timers = timer;
 }
@@ -100,9 +103,10 @@ static int next_timeout(void)
 static void fire_timers(void)
 {
 	int64_t now = monotonic_ms();
+	timer_round++;
 	for (;;) {
 		struct timer *timer = timers;
-		while (timer != NULL && timer->due_ms > now)
+		while (timer != NULL && (timer->due_ms > now || timer->round == timer_round))
 			timer = timer->next;
 		if (timer == NULL)
 			return;

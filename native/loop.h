@@ -16,6 +16,7 @@ struct watch {
 struct timer {
 	int64_t due_ms;
 	bool armed;
+	unsigned round;
 	void (*fire)(struct timer *timer);
 	struct timer *next;
 };

@@ -342,13 +342,13 @@ static void children_ready(struct watch *watch, uint32_t events)
 		runtime_ended(ended < 0 ? 0x100 : status);
 	}
 	pid_t pid;
-	exec_settle();
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		/* An exec's pid is told before it may run: by now it can be known, whenever it was that it ended. */
+		exec_settle();
 		if (pid == shim.pid && shim.state == STATE_RUNNING)
 			container_ended(exit_code_of(status));
-		else if (!exec_reaped(pid, exit_code_of(status)))
-			continue;
-		exec_settle();
+		else
+			exec_reaped(pid, exit_code_of(status));
 	}
 }
 
@@ -403,6 +403,20 @@ void shim_review_soon(void)
 		timer_arm(&shim.linger, 0);
 }
 
+static void tear_down(void)
+{
+	if (shim.torn_down || !shim.locked)
+		return;
+	shim.torn_down = true;
+	watch_close(&shim.listener);
+	rootfs_unmount(shim.run_dir);
+	remove_files();
+	if (shim.io.log != NULL)
+		json_log_close(&shim.log);
+	close(shim.run_dir);
+	close(shim.state_dir);
+}
+
 static void end_when_nothing_is_left(struct timer *timer)
 {
 	if (shim.state != STATE_EXITED)
@@ -414,9 +428,10 @@ static void end_when_nothing_is_left(struct timer *timer)
 		stdio_finish(&shim.io);
 	}
 	bool waited = monotonic_ms() - shim.exited_ms > ACK_WAIT_MS;
-	bool busy = !shim.cleaned || shim.clean.armed || shim.flush.armed || shim.io.clients != NULL ||
-		    ((exec_any() || !shim.acknowledged) && !waited);
-	if (busy) {
+	bool settled = shim.cleaned && !shim.clean.armed && !shim.flush.armed && (shim.acknowledged || waited);
+	if (settled)
+		tear_down();
+	if (!settled || shim.io.clients != NULL || (exec_any() && !waited)) {
 		timer_arm(timer, 1000);
 		return;
 	}
@@ -485,17 +500,12 @@ _Noreturn void shim_main(int control)
 	shim.state = STATE_CREATED;
 	struct failure failure = { 0 };
 	if (set_up(&failure) < 0) {
-		if (shim.locked) {
-			rootfs_unmount(shim.run_dir);
-			remove_files();
-		}
+		tear_down();
 		refuse(control, &failure);
 	}
 	set_nonblocking(control, true);
 	control_adopt(control);
 	send_ready();
 	loop_run(&shim.done);
-	rootfs_unmount(shim.run_dir);
-	remove_files();
 	_exit(0);
 }

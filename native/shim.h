@@ -72,6 +72,8 @@ struct shim {
 	/* The daemon has the exit, or was not there to take it. */
 	bool acknowledged;
 	bool cleaned;
+	/* Mount, files and lock are given up: the next run may begin while clients are still being served. */
+	bool torn_down;
 	int run_dir;
 	int state_dir;
 	struct json_log log;
@@ -159,10 +161,10 @@ void shim_review_soon(void);
 void exec_open(int fd, const uint8_t *fields, size_t length);
 int exec_resize(const char *id, unsigned rows, unsigned columns);
 void exec_acknowledge(const char *id);
-/* Reads what exec'd processes have said about themselves: before any of them is reaped. */
+/* Reads what exec'd processes have said about themselves: before it is asked whose a pid is. */
 void exec_settle(void);
-/* Returns whether the pid was an exec's. */
-bool exec_reaped(pid_t pid, int code);
+/* A child has ended; nothing happens when it was no exec's. */
+void exec_reaped(pid_t pid, int code);
 void exec_report_all(void);
 void exec_container_gone(void);
 bool exec_any(void);

@@ -20,6 +20,8 @@
 /* Less than this in a second is no progress: a reader of one byte a second shall not hold a container. */
 #define PROGRESS_MIN (16 * 1024)
 #define INPUT_CHUNK (16 * 1024)
+/* How long a client that has got everything may take to close its end. */
+#define CLOSE_WAIT_MS 10000
 /* Clients that have gone while the process had not taken their input: beyond this the oldest one's is given up. */
 #define HUNG_UP_MAX 32
 
@@ -31,6 +33,8 @@ struct client {
 	bool input_open;
 	/* The peer hung up while input of it was still unread. */
 	bool hung_up;
+	/* It has all output and its end; only its own end is still to come. */
+	bool closing;
 	bool dropping;
 	uint64_t dropped;
 	uint8_t *buffer;
@@ -86,6 +90,25 @@ static void input_is_over(struct client *client)
 		stdio_end_input(client->stdio);
 }
 
+/*
+ * The end of the output. The socket itself stays open until the peer closes it: a peer that writes into a closed one gets
+ * EPIPE, and gives up what it has not read yet.
+ */
+static bool client_end_output(struct client *client)
+{
+	if (!client->input_open) {
+		client_close(client);
+		return false;
+	}
+	if (!client->closing) {
+		client->closing = true;
+		client->mark_ms = monotonic_ms();
+		shutdown(client->watch.fd, SHUT_WR);
+	}
+	client_watch(client);
+	return true;
+}
+
 /* Returns false when the client is gone. */
 static bool client_input(struct client *client)
 {
@@ -104,7 +127,7 @@ static bool client_input(struct client *client)
 		if ((client->streams & STREAM_STDIN) != 0 && !stdio->finishing)
 			stdio_input(stdio, chunk, (size_t)n);
 	}
-	if (client->hung_up && !client->input_open) {
+	if ((client->hung_up || client->closing) && !client->input_open) {
 		client_close(client);
 		return false;
 	}
@@ -158,10 +181,8 @@ static bool client_flush(struct client *client)
 			announce_drop(client);
 		}
 	}
-	if (client->stdio->finishing && client->length == 0) {
-		client_close(client);
-		return false;
-	}
+	if (client->stdio->finishing && client->length == 0)
+		return client_end_output(client);
 	client_watch(client);
 	return true;
 }
@@ -294,9 +315,9 @@ void clients_check_stall(struct stdio *stdio)
 	struct client *next;
 	for (struct client *client = stdio->clients; client != NULL; client = next) {
 		next = client->next;
-		if (now - client->mark_ms < STALL_MS)
+		if (now - client->mark_ms < (client->closing ? CLOSE_WAIT_MS : STALL_MS))
 			continue;
-		bool stalled = client->progress < PROGRESS_MIN;
+		bool stalled = client->closing || client->progress < PROGRESS_MIN;
 		client->mark_ms = now;
 		client->progress = 0;
 		if (!stalled)
@@ -316,6 +337,10 @@ void clients_finish(struct stdio *stdio)
 		next = client->next;
 		client->mark_ms = now;
 		client->progress = 0;
-		client_flush(client);
+		/* Gone for good: it has nothing to take and nothing that anybody would read. */
+		if (client->hung_up)
+			client_close(client);
+		else
+			client_flush(client);
 	}
 }

@@ -123,6 +123,21 @@ describe("the end of a container", () => {
   });
 });
 
+describe("a client that lingers", () => {
+  it("does not hold up the next run", async () => {
+    const container = rig.container({ args: ["echo", "hi"] });
+    const shim = await host.launch(container.launch);
+    const lingering = await shim.attach(allStreams);
+    await shim.start();
+    await shim.exited;
+    const began = performance.now();
+    const run = await runToEnd(host, container);
+    assert.ok(performance.now() - began < 1000);
+    assert.equal(demultiplex(run.output).stdout, "hi\n");
+    assert.equal(demultiplex(await readAll(lingering)).stdout, "hi\n");
+  });
+});
+
 describe("a start that fails", () => {
   const prefix =
     "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ";

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { allStreams, demultiplex, Rig, readAll, runToEnd, withStdin } from "./shim-rig.ts";
+import { allStreams, demultiplex, Rig, readAll, runToEnd, until, withStdin } from "./shim-rig.ts";
 
 let rig: Rig;
 
@@ -53,18 +53,20 @@ describe("pipes", () => {
     const container = rig.container({ args: ["cat"] }, { openStdin: true });
     const shim = await rig.host.launch(container.launch);
     const first = await shim.attach(withStdin);
-    const output = readAll(first);
+    let bytes = Buffer.alloc(0);
+    first.on("data", (chunk: Buffer) => {
+      bytes = Buffer.concat([bytes, chunk]);
+    });
     await shim.start();
     first.end("first ");
-    await sleep(50);
+    await until(() => demultiplex(bytes).stdout === "first ", "the first client's input");
     const second = await shim.attach(withStdin);
-    void readAll(second);
+    second.resume();
     second.write("second");
-    await sleep(50);
+    await until(() => demultiplex(bytes).stdout === "first second", "the second client's input");
     await shim.signal(9);
     await shim.exited;
     second.end();
-    assert.equal(demultiplex(await output).stdout, "first second");
   });
 
   it("reads nothing from /dev/null when stdin is not open", async () => {
@@ -104,6 +106,29 @@ describe("pipes", () => {
     await shim.start();
     await shim.exited;
     assert.deepEqual(demultiplex(await output), { stdout: "", stderr: "err\n" });
+  });
+});
+
+describe("a process that does not read its input", () => {
+  it("loses none of its output, however much is written to it", async () => {
+    for (let round = 0; round < 10; round += 1) {
+      const container = rig.container(
+        { args: ["echo", "hi"] },
+        { log: noLog, openStdin: true, stdinOnce: true },
+      );
+      const shim = await rig.host.launch(container.launch);
+      const stream = await shim.attach(withStdin);
+      await shim.start();
+      // Input goes on after the end, and nobody reads until then.
+      for (let i = 0; i < 20; i += 1) {
+        stream.write(Buffer.alloc(20_000));
+        await sleep(1);
+      }
+      await shim.exited;
+      stream.write("more");
+      stream.end();
+      assert.equal(demultiplex(await readAll(stream)).stdout, "hi\n");
+    }
   });
 });
 
