@@ -189,7 +189,7 @@ describe("progress", () => {
   it("draws a bar", () => {
     assert.equal(
       progressBar({ progressDetail: { current: 25, total: 50 } }, 120),
-      "[=========================>                         ]       25B/50B",
+      "[=========================>                         ]      25B/50B",
     );
     assert.equal(progressBar({ progressDetail: { current: 25, total: 50 } }, 80), "     25B/50B");
     assert.equal(progressBar({ progressDetail: {} }, 80), "");

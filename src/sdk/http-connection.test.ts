@@ -85,7 +85,7 @@ describe("the API client on raw answers", () => {
   it("an error's message is the daemon's; 304 and an interim 100 are no errors", async () => {
     const api = client();
     respond = (connection) =>
-      connection.end('HTTP/1.1 404 Not Found\r\nContent-Length: 29\r\n\r\n{"message":"No such thing."}\n');
+      connection.write('HTTP/1.1 404 Not Found\r\nContent-Length: 29\r\n\r\n{"message":"No such thing."}\n');
     await assert.rejects(
       api.json("GET", "/x"),
       (error) =>

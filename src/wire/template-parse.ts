@@ -1,54 +1,15 @@
 import { TemplateError } from "./template-error.ts";
 import { goQuote } from "./template-format.ts";
 import { lexTemplate, type Token } from "./template-lex.ts";
-
-/** The parts of an expression. `at` is the offset that Go reports for the node, `source` the text it shows. */
-export type Operand =
-  | { readonly kind: "dot"; readonly at: number }
-  | { readonly kind: "nil"; readonly at: number }
-  | { readonly kind: "constant"; readonly at: number; readonly value: unknown; readonly source: string }
-  | { readonly kind: "field"; readonly at: number; readonly names: readonly string[] }
-  | {
-      readonly kind: "variable";
-      readonly at: number;
-      readonly name: string;
-      readonly names: readonly string[];
-    }
-  | { readonly kind: "function"; readonly at: number; readonly name: string }
-  | { readonly kind: "chain"; readonly at: number; readonly base: Operand; readonly names: readonly string[] }
-  | { readonly kind: "pipe"; readonly at: number; readonly pipe: Pipe };
-
-export interface Command {
-  readonly at: number;
-  readonly words: readonly Operand[];
-}
-
-export interface Pipe {
-  readonly at: number;
-  readonly line: number;
-  readonly variables: readonly string[];
-  /** `=` instead of `:=`. */
-  readonly assigns: boolean;
-  readonly commands: readonly Command[];
-}
-
-export type Node =
-  | { readonly kind: "text"; readonly text: string }
-  | { readonly kind: "action"; readonly at: number; readonly pipe: Pipe }
-  | {
-      readonly kind: "if" | "range" | "with";
-      readonly at: number;
-      readonly pipe: Pipe;
-      readonly body: readonly Node[];
-      readonly otherwise: readonly Node[] | undefined;
-    }
-  | { readonly kind: "template"; readonly at: number; readonly name: string; readonly pipe: Pipe | undefined }
-  | { readonly kind: "break" | "continue"; readonly at: number };
-
-export interface ParsedTemplate {
-  readonly body: readonly Node[];
-  readonly defined: ReadonlyMap<string, readonly Node[]>;
-}
+import { goUnquote, parseNumber } from "./template-literal.ts";
+import {
+  type Command,
+  type Node,
+  type Operand,
+  operandText,
+  type ParsedTemplate,
+  type Pipe,
+} from "./template-node.ts";
 
 /**
  * Parses a template. `known` says which functions exist. Throws `TemplateError` with Go's words
@@ -417,79 +378,4 @@ function describe(token: Token): string {
   if (token.kind === "eof") return "EOF";
   if (token.kind === "keyword" || token.kind === "dot" || token.kind === "nil") return `<${token.text}>`;
   return token.text.length > 10 ? `${goQuote(token.text.slice(0, 10))}...` : goQuote(token.text);
-}
-
-function parseNumber(text: string): number {
-  const plain = text.replaceAll("_", "");
-  const sign = plain.startsWith("-") ? -1 : 1;
-  const digits = plain.replace(/^[+-]/, "");
-  // Go reads 0777 as octal.
-  if (/^0[0-7]+$/.test(digits)) return sign * Number.parseInt(digits, 8);
-  return sign * Number(digits);
-}
-
-const escapes: Readonly<Record<string, string>> = {
-  a: "\x07",
-  b: "\b",
-  f: "\f",
-  n: "\n",
-  r: "\r",
-  t: "\t",
-  v: "\v",
-  "\\": "\\",
-  '"': '"',
-  "'": "'",
-};
-
-/** strconv.Unquote of a double-quoted string; undefined when it is not one. */
-export function goUnquote(quoted: string): string | undefined {
-  let bad = false;
-  const value = quoted
-    .slice(1, -1)
-    .replace(
-      /\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.?))/gsu,
-      (_all, x?: string, u?: string, big?: string, octal?: string, single?: string) => {
-        const hex = x ?? u ?? big;
-        if (hex !== undefined) {
-          const code = Number.parseInt(hex, 16);
-          if (code <= 0x10ffff) return String.fromCodePoint(code);
-        } else if (octal !== undefined) return String.fromCharCode(Number.parseInt(octal, 8) & 0xff);
-        const plain = escapes[single ?? ""];
-        if (plain === undefined) bad = true;
-        return plain ?? "";
-      },
-    );
-  return bad ? undefined : value;
-}
-
-/** The node as Go prints it in `at <…>`. */
-export function operandText(operand: Operand): string {
-  switch (operand.kind) {
-    case "dot":
-      return ".";
-    case "nil":
-      return "nil";
-    case "constant":
-      return operand.source;
-    case "field":
-      return operand.names.map((name) => `.${name}`).join("");
-    case "variable":
-      return operand.name + operand.names.map((name) => `.${name}`).join("");
-    case "function":
-      return operand.name;
-    case "chain":
-      return operandText(operand.base) + operand.names.map((name) => `.${name}`).join("");
-    case "pipe":
-      return `(${pipeText(operand.pipe)})`;
-  }
-}
-
-export function commandText(command: Command): string {
-  return command.words.map(operandText).join(" ");
-}
-
-export function pipeText(pipe: Pipe): string {
-  const commands = pipe.commands.map(commandText).join(" | ");
-  if (pipe.variables.length === 0) return commands;
-  return `${pipe.variables.join(", ")} ${pipe.assigns ? "=" : ":="} ${commands}`;
 }

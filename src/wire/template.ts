@@ -20,9 +20,9 @@ import {
   operandText,
   type ParsedTemplate,
   type Pipe,
-  parseTemplateText,
   pipeText,
-} from "./template-parse.ts";
+} from "./template-node.ts";
+import { parseTemplateText } from "./template-parse.ts";
 import { goTypeOf, isStruct, isTrue, sortedKeys } from "./template-value.ts";
 
 export { TemplateError } from "./template-error.ts";
