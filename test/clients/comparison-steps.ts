@@ -255,8 +255,8 @@ export const groups: readonly Group[] = [
       step("rm holder"),
       step("volume rm v1 v2 v3"),
       step("run --rm -v relative:name:x busybox true"),
-      step("run --rm -v /no/such/path/skiff-compare:/d:badmode busybox true"),
-      step("run --rm --mount type=bind,source=/no/such/skiff,target=/d busybox true"),
+      step("run --rm -v /no/such/path/compare:/d:badmode busybox true"),
+      step("run --rm --mount type=bind,source=/no/such/path,target=/d busybox true"),
       step("run --rm --mount type=nosuch,target=/d busybox true"),
       sh(
         "run --rm --mount type=tmpfs,destination=/t,tmpfs-size=1048576 busybox",

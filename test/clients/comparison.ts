@@ -67,7 +67,7 @@ export const newerWordings: readonly Normalisation[] = [
   {
     why: "Engine 25 and later: removing a running container",
     pattern:
-      /(You cannot remove a running container \S+\. Stop the container before attempting removal or force remove|cannot remove container "[^"]+": container is running: stop the container before removing or force remove)/g,
+      /(You cannot remove a running container .+?\. Stop the container before attempting removal or force remove|cannot remove container "[^"]+": container is running: stop the container before removing or force remove)/g,
     replacement: "<cannot remove a running container>",
   },
   {
