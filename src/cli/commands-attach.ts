@@ -55,7 +55,7 @@ async function runAttach(context: CliContext, flags: Flags, [name]: readonly str
   });
   using _size =
     config.Tty && process.stdout.isTTY === true
-      ? followTerminalSize(context, `/containers/${id}`)
+      ? followTerminalSize(context, `/containers/${id}`, { repaint: true })
       : undefined;
   await runSession({ hijacked, tty: config.Tty, stdin, stdout: true, stderr: true, detachKeys });
   const result = await exit;
