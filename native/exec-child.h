@@ -2,6 +2,7 @@
 #define SKIFF_EXEC_CHILD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
 #include <sys/types.h>
@@ -31,6 +32,10 @@ struct exec_request {
 	/* Ends for the process, unused with a terminal. */
 	int stdio[3];
 };
+
+/* Adds a frame's fields to what is already there; false when the frame is malformed. Release it in either case. */
+bool exec_request_parse(struct exec_request *request, const uint8_t *fields, size_t length);
+void exec_request_release(struct exec_request *request);
 
 /* One message over the status socket (SOCK_SEQPACKET); the socket's end without EXEC_ERROR means: running. */
 enum exec_message { EXEC_PID = 1, EXEC_CONSOLE = 2, EXEC_ERROR = 3 };

@@ -189,111 +189,6 @@ void exec_settle(void)
 			;
 }
 
-/* Parsing. */
-
-static void add_text(char ***list, size_t *count, char *text)
-{
-	*list = realloc(*list, (*count + 2) * sizeof **list);
-	if (*list == NULL)
-		abort();
-	(*list)[(*count)++] = text;
-	(*list)[*count] = NULL;
-}
-
-static uint64_t *number_place(struct exec_request *request, uint8_t tag)
-{
-	switch (tag) {
-	case TAG_UID:
-		return &request->uid;
-	case TAG_GID:
-		return &request->gid;
-	case TAG_FLAGS:
-		return &request->flags;
-	case TAG_CAP_BOUNDING:
-		return &request->bounding;
-	case TAG_CAP_EFFECTIVE:
-		return &request->effective;
-	case TAG_CAP_PERMITTED:
-		return &request->permitted;
-	case TAG_CAP_INHERITABLE:
-		return &request->inheritable;
-	case TAG_CAP_AMBIENT:
-		return &request->ambient;
-	case TAG_ROWS:
-		return &request->rows;
-	case TAG_COLUMNS:
-		return &request->columns;
-	default:
-		return NULL;
-	}
-}
-
-static bool take_field(struct exec_request *request, const struct field *field)
-{
-	uint64_t *number = number_place(request, field->tag), value;
-	if (number != NULL)
-		return field_number(field, number);
-	if (field->tag == TAG_EXTRA_GID) {
-		if (!field_number(field, &value) || request->group_count == 65536)
-			return false;
-		request->groups = realloc(request->groups, (request->group_count + 1) * sizeof *request->groups);
-		if (request->groups == NULL)
-			abort();
-		request->groups[request->group_count++] = (gid_t)value;
-		return true;
-	}
-	if (field->tag != TAG_ID && field->tag != TAG_ARGUMENT && field->tag != TAG_ENVIRONMENT &&
-	    field->tag != TAG_CWD && field->tag != TAG_SECCOMP_PATH && field->tag != TAG_APPARMOR)
-		return true;
-	char *text = field_text(field);
-	if (text == NULL)
-		return false;
-	if (field->tag == TAG_ARGUMENT) {
-		add_text(&request->arguments, &request->argument_count, text);
-	} else if (field->tag == TAG_ENVIRONMENT) {
-		add_text(&request->environment, &request->environment_count, text);
-	} else {
-		char **place = field->tag == TAG_ID	      ? &request->id :
-			       field->tag == TAG_CWD	      ? &request->cwd :
-			       field->tag == TAG_SECCOMP_PATH ? &request->seccomp_path :
-								&request->apparmor;
-		free(*place);
-		*place = text;
-	}
-	return true;
-}
-
-static bool parse(struct exec_request *request, const uint8_t *fields, size_t length)
-{
-	struct field_reader reader = { fields, fields + length };
-	struct field field;
-	int more;
-	while ((more = next_field(&reader, &field)) > 0)
-		if (!take_field(request, &field))
-			return false;
-	if (request->environment == NULL)
-		request->environment = must_allocate(sizeof(char *));
-	return more == 0 && request->id != NULL && request->argument_count > 0 && request->cwd != NULL;
-}
-
-static void free_list(char **list, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		free(list[i]);
-	free(list);
-}
-
-static void release(struct exec_request *request)
-{
-	free_list(request->arguments, request->argument_count);
-	free_list(request->environment, request->environment_count);
-	free(request->groups);
-	free(request->cwd);
-	free(request->seccomp_path);
-	free(request->apparmor);
-	free(request->id);
-}
-
 /* Forks the process. 0, or an errno. */
 static int spawn(struct exec *exec, struct exec_request *request)
 {
@@ -332,15 +227,15 @@ void exec_open(int fd, const uint8_t *fields, size_t length)
 					.cgroup_path = shim.launch.cgroup_path, .limits = shim.limits,
 					.has_oom_score = shim.launch.has_oom_score,
 					.oom_score = shim.launch.oom_score };
-	if (!parse(&request, fields, length) || in_use(request.id)) {
+	if (!exec_request_parse(&request, fields, length) || in_use(request.id)) {
 		answer_failure(fd, EXEC_STAGE_JOIN, EINVAL, "the exec frame is malformed");
-		release(&request);
+		exec_request_release(&request);
 		return;
 	}
 	if (shim.state != STATE_RUNNING || exec_count >= EXECS_MAX) {
 		answer_failure(fd, EXEC_STAGE_JOIN, shim.state != STATE_RUNNING ? ESRCH : EAGAIN,
 			       shim.state != STATE_RUNNING ? "container is not running" : "too many execs");
-		release(&request);
+		exec_request_release(&request);
 		return;
 	}
 	struct exec *exec = must_allocate(sizeof *exec);
@@ -355,7 +250,7 @@ void exec_open(int fd, const uint8_t *fields, size_t length)
 	execs = exec;
 	exec_count++;
 	int failed = spawn(exec, &request);
-	release(&request);
+	exec_request_release(&request);
 	if (failed != 0) {
 		struct exec_status status = { .value = failed, .stage = EXEC_STAGE_JOIN };
 		snprintf(status.text, sizeof status.text, "%s", strerror(failed));

@@ -4,7 +4,8 @@
 /*
  * One shim supervises one container: docs/internals/native.md. The launcher forks it with the daemon's connection, from
  * which it reads the launch. Files: rootfs.c (mounts), ports.c (reservations), runtime.c (the OCI runtime),
- * stdio-*.c (streams and clients), exec*.c (execs), exit-record.c, shim-control.c (the control channel), shim.c (life).
+ * stdio-*.c (streams and clients), exec*.c (execs), exit-record.c, shim-setup.c, shim-control.c (the control
+ * channel), shim.c (life).
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -147,6 +148,10 @@ void control_start_settled(bool started);
 void connection_accept(struct watch *listener, uint32_t events);
 /* Sends a frame over a socket that is still in the opening phase; small, so it fits the socket's buffer. */
 void frame_send_once(int fd, struct frame *frame);
+
+/* shim-setup.c: all that a launch needs, up to the mounted root filesystem; and all of it given up, once. */
+int shim_set_up(struct failure *failure);
+void shim_tear_down(void);
 
 /* shim.c, called by the control channel. */
 void shim_start(uint64_t sequence);
