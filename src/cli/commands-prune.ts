@@ -1,3 +1,4 @@
+import { ApiError } from "#sdk/api-error.ts";
 import type { DeletedImage } from "#sdk/types.ts";
 import { type Command, ExitError, noArguments } from "./command.ts";
 import { confirm } from "./confirm.ts";
@@ -194,10 +195,16 @@ async function buildCache(
   all: boolean,
   filters: readonly string[],
 ): Promise<PruneResult> {
-  const report = await context.client.json<{ CachesDeleted?: string[] | null; SpaceReclaimed: number }>(
-    "POST",
-    "/build/prune",
-    { query: { all: all ? true : undefined, filters: filtersParameter(filters) } },
-  );
-  return listed("Deleted build cache objects:", report.CachesDeleted ?? null, report.SpaceReclaimed);
+  try {
+    const report = await context.client.json<{ CachesDeleted?: string[] | null; SpaceReclaimed: number }>(
+      "POST",
+      "/build/prune",
+      { query: { all: all ? true : undefined, filters: filtersParameter(filters) } },
+    );
+    return listed("Deleted build cache objects:", report.CachesDeleted ?? null, report.SpaceReclaimed);
+  } catch (error) {
+    // A daemon without a builder has no cache to remove.
+    if (error instanceof ApiError && error.status === 404) return { output: "", bytes: 0 };
+    throw error;
+  }
 }

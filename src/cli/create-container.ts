@@ -1,4 +1,4 @@
-import { existsSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { ApiError } from "#sdk/api-error.ts";
 import type { CreatedContainer } from "#sdk/types.ts";
 import { ExitError } from "./command.ts";
@@ -83,9 +83,4 @@ export async function createContainer(
 function isMissingImage(error: ApiError, reference: ImageReference): boolean {
   const text = error.message.toLowerCase();
   return text.includes("no such image") || text.includes(`${familiarString(reference).toLowerCase()}`);
-}
-
-/** An empty id file left by a create that failed is taken away. */
-export function removeEmptyIdFile(path: string): void {
-  if (path !== "" && existsSync(path) && statSync(path).size === 0) rmSync(path);
 }

@@ -1,4 +1,4 @@
-import { isAbsolute, resolve } from "node:path";
+import { resolve } from "node:path";
 import { parseBool, parseCsvLine } from "./flag-types.ts";
 import { parseSize } from "./units.ts";
 
@@ -225,8 +225,4 @@ export function parseVolume(text: string): VolumeOption {
   if (parts.length === 1) return { source: "", target: source, rest: "", parts: 1 };
   const path = /^\.\.?(\/|$)/.test(source) ? resolve(source) : source;
   return { source: path, target, rest, parts: parts.length };
-}
-
-export function isHostPath(source: string): boolean {
-  return isAbsolute(source);
 }

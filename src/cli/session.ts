@@ -2,7 +2,7 @@
 import type { Duplex, Readable } from "node:stream";
 import type { HijackedStream } from "#sdk/client.ts";
 import { demultiplex, writeAll } from "#sdk/stdio-demux.ts";
-import { DetachError, DetachFilter, parseDetachKeys } from "./detach-keys.ts";
+import { DetachError, DetachFilter, defaultDetachKeys, parseDetachKeys } from "./detach-keys.ts";
 import { rawMode } from "./terminal.ts";
 
 export interface SessionOptions {
@@ -65,7 +65,7 @@ function startInput(stream: Duplex, options: SessionOptions): Input {
     reject = refuse;
   });
   if (options.tty) {
-    const filter = new DetachFilter(parseDetachKeys(options.detachKeys || "ctrl-p,ctrl-q"));
+    const filter = new DetachFilter(parseDetachKeys(options.detachKeys || defaultDetachKeys));
     filter.on("error", (error) => reject(error instanceof DetachError ? error : new DetachError()));
     from = source.pipe(filter);
   }
