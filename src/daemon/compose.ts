@@ -38,13 +38,16 @@ export interface Daemon extends AsyncDisposable {
   readonly routes: readonly Route[];
 }
 
-/** The layers that do the work, from the state up. */
-interface Foundation {
+interface Stores {
   readonly database: Database;
-  readonly events: EventBus;
   readonly snapshotter: Snapshotter;
   readonly volumes: VolumeStore;
   readonly images: ImageService;
+}
+
+/** The layers that do the work, from the state up. */
+interface Foundation extends Stores {
+  readonly events: EventBus;
   readonly runtime: Runtime;
   readonly networks: NetworkManager;
 }
@@ -107,21 +110,59 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   };
 }
 
+/** Three chains that need nothing of each other are made side by side: most of a start is waiting for helpers. */
 async function layFoundation(
   config: DaemonConfig,
   log: Log,
   parts: AsyncDisposableStack,
   users: ImageUsers,
 ): Promise<Foundation> {
-  const { dataRoot } = config;
   const events = new EventBus(clock);
+  const [stores, networks, runtime] = await sideBySide(parts, [
+    (own) => composeStores(config, log, own, users, events),
+    (own) => composeNetworks(config, log, own),
+    (own) => composeRuntime(config, log, own),
+  ]);
+  return { ...stores, events, runtime, networks };
+}
+
+/**
+ * Runs the chains at once. Each has a stack of its own in `parts`, so that disposal knows an order; a failure is thrown
+ * only when every chain has come to its end, and then nothing half made is left out.
+ */
+async function sideBySide<Made extends readonly unknown[]>(
+  parts: AsyncDisposableStack,
+  chains: { readonly [K in keyof Made]: (own: AsyncDisposableStack) => Promise<Made[K]> },
+): Promise<Made> {
+  const outcomes = await Promise.allSettled(
+    chains.map((chain) => chain(parts.use(new AsyncDisposableStack()))),
+  );
+  const failure = outcomes.find((outcome) => outcome.status === "rejected");
+  if (failure !== undefined) throw failure.reason;
+  return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<unknown>).value) as unknown as Made;
+}
+
+async function composeStores(
+  config: DaemonConfig,
+  log: Log,
+  parts: AsyncDisposableStack,
+  users: ImageUsers,
+  events: EventBus,
+): Promise<Stores> {
+  const { dataRoot } = config;
   const stateDirs = join(dataRoot, "containers");
   const inUse = existsSync(stateDirs) && readdirSync(stateDirs).length > 0;
   const database = parts.use(await openDatabase(join(dataRoot, "state.db"), { log, mustExist: inUse }));
   await users.load(database);
 
-  const content = await createDiskStore({ root: join(dataRoot, "content"), log });
   const workers = parts.use(new LayerWorkers());
+  const content = await createDiskStore({
+    root: join(dataRoot, "content"),
+    log,
+    syncFileSystem: async (directory) => {
+      await workers.run<"sync">({ kind: "sync", directory });
+    },
+  });
   const snapshotter = await createOverlaySnapshotter({
     root: join(dataRoot, "overlay2"),
     database,
@@ -148,9 +189,17 @@ async function layFoundation(
       containersUsing: (id) => users.of(id),
     }),
   );
-  const networks = parts.use(
+  return { database, snapshotter, volumes, images };
+}
+
+async function composeNetworks(
+  config: DaemonConfig,
+  log: Log,
+  parts: AsyncDisposableStack,
+): Promise<NetworkManager> {
+  return parts.use(
     await createNetworkManager({
-      dataRoot,
+      dataRoot: config.dataRoot,
       binaryPath: nativeBinary,
       bip: config.bip,
       poolSize: config.networkPoolSize,
@@ -159,8 +208,6 @@ async function layFoundation(
       log,
     }),
   );
-  const runtime = await composeRuntime(config, log, parts);
-  return { database, events, snapshotter, volumes, images, runtime, networks };
 }
 
 async function composeRuntime(config: DaemonConfig, log: Log, parts: AsyncDisposableStack): Promise<Runtime> {
