@@ -1,7 +1,7 @@
 import { globSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { build, type Plugin } from "esbuild";
+import { type BuildOptions, build, type Plugin } from "esbuild";
 
 /**
  * Bundles the sources into a few files for the installed form: Node runs no `.ts` below node_modules, and one file
@@ -24,30 +24,34 @@ const workerUrl: Plugin = {
 
 /** Writes `skiff.mjs`, `skiffd.mjs` and one file per worker into `outdir`. */
 export async function bundle(root: string, outdir: string): Promise<void> {
-  const entries: Record<string, string> = {
-    skiff: join(root, "src/cli/main.ts"),
-    skiffd: join(root, "src/daemon/main.ts"),
-  };
+  const entries: Record<string, string> = { skiff: join(root, "src/cli/main.ts") };
   for (const worker of globSync("src/**/*-worker.ts", { cwd: root }))
     entries[basename(worker, ".ts")] = join(root, worker);
-  await build({
-    entryPoints: entries,
+  await build({ ...options(outdir), entryPoints: entries });
+  // What the daemon imports when first needed is a file of its own, so that its text costs no memory before.
+  const daemon = { skiffd: join(root, "src/daemon/main.ts") };
+  await build({ ...options(outdir), entryPoints: daemon, splitting: true, chunkNames: "skiffd-[name]" });
+}
+
+function options(outdir: string): BuildOptions {
+  return {
     outdir,
     outExtension: { ".js": ".mjs" },
     bundle: true,
     platform: "node",
     target: "node26",
     format: "esm",
-    splitting: false,
     sourcemap: false,
     minifySyntax: true,
+    // V8 keeps the text: comments are half of it, and one character beyond ASCII doubles it.
+    minifyWhitespace: true,
     external: ["koffi"],
     plugins: [workerUrl],
     banner: {
       js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
     },
     logLevel: "warning",
-  });
+  };
 }
 
 if (import.meta.main) {

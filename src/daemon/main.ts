@@ -8,6 +8,7 @@ import { skiffVersion } from "#base/version.ts";
 import { compose } from "./compose.ts";
 import { type DaemonConfig, readConfig, usage } from "./config.ts";
 import { ConfigError } from "./config-sources.ts";
+import { returnIdleMemory } from "./idle-memory.ts";
 import { claimPidfile, claimRoot, StartupError } from "./roots.ts";
 import { listenOnSocket, socketGroupId } from "./sockets.ts";
 
@@ -81,6 +82,7 @@ async function run(config: DaemonConfig, log: Log): Promise<void> {
       server.close();
     });
   }
+  resources.use(returnIdleMemory());
   log.info("skiffd is ready", {
     version: skiffVersion,
     api: formatVersion(apiVersionMax),

@@ -1,9 +1,11 @@
 import type { IncomingHttpHeaders } from "node:http";
-import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from "undici";
+import type { Dispatcher } from "undici";
 import { EngineError } from "#base/errors.ts";
 import { guardedLookup, isLinkLocal } from "./link-local.ts";
 import { TransportError, transportError } from "./network-error.ts";
 import type { RegistryTiming } from "./timing.ts";
+
+type Undici = typeof import("./http-library.ts");
 
 export interface TransportConfig {
   readonly userAgent: string;
@@ -96,13 +98,15 @@ export class Transport implements AsyncDisposable {
     };
     if (authorization !== undefined) headers["authorization"] = authorization;
     outgoing.signal.throwIfAborted();
+    // Loaded by the first pull: it is 13 MB of memory that a daemon without one does not need.
+    const undici = await import("./http-library.ts");
     try {
-      const answer = await request(url, {
+      const answer = await undici.request(url, {
         method: outgoing.method,
         headers,
         body: outgoing.body ?? null,
         signal: outgoing.signal,
-        dispatcher: this.#agentFor(url, outgoing.verifyTls),
+        dispatcher: this.#agentFor(undici, url, outgoing.verifyTls),
       });
       // A body that nobody reads to its end may fail after its reader left.
       answer.body.on("error", () => {});
@@ -113,7 +117,7 @@ export class Transport implements AsyncDisposable {
     }
   }
 
-  #agentFor(url: URL, verifyTls: boolean): Dispatcher {
+  #agentFor(undici: Undici, url: URL, verifyTls: boolean): Dispatcher {
     const certificates = url.protocol === "https:" ? this.#config.certificatesFor?.(url.host) : undefined;
     const key = certificates === undefined ? String(verifyTls) : `${verifyTls} ${url.host}`;
     const known = this.#agents.get(key);
@@ -134,8 +138,8 @@ export class Transport implements AsyncDisposable {
     };
     const agent =
       proxy === undefined
-        ? new Agent(options)
-        : new EnvHttpProxyAgent({
+        ? new undici.Agent(options)
+        : new undici.EnvHttpProxyAgent({
             ...options,
             httpProxy: proxy.http ?? "",
             httpsProxy: proxy.https ?? "",
