@@ -46,6 +46,8 @@ class FramedConnection extends Duplex {
     socket.on("end", () => this.push(null));
     socket.on("error", (error) => this.destroy(error));
     socket.on("close", () => this.destroy());
+    // As on the socket itself: `close` follows, and an error that nobody listens for would end the daemon.
+    this.on("error", () => {});
     if (early.length > 0) this.#feed(early);
     if (ended) this.push(null);
   }

@@ -262,6 +262,8 @@ export class Connection {
         done(error);
       },
     });
+    // A handler may have stopped looking when the client breaks off: that is no reason to end the daemon.
+    readable.on("error", () => {});
     const sink: BodySink = {
       piece: (bytes) => readable.push(bytes),
       end: () => readable.push(null),

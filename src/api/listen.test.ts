@@ -73,6 +73,16 @@ const routes: Route[] = [
   },
   { method: "GET", pattern: "/silent", handler: () => {} },
   {
+    method: "POST",
+    pattern: "/unread",
+    handler: async (x) => {
+      x.body();
+      await new Promise((resolve) => x.signal.addEventListener("abort", resolve, { once: true }));
+      aborted.push(x.path);
+      throw new EngineError("cancelled", "gone");
+    },
+  },
+  {
     method: "GET",
     pattern: "/half",
     handler: async (x) => {
@@ -260,6 +270,22 @@ test("a body that the client sent whole before it half-closed is read whole; one
   const head = "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n";
   assert.match(await raw(`${head}0123456789`, { end: true }), /{"bytes":10}/);
   assert.match(await raw(`${head}01234`, { end: true }), /unexpected EOF while reading the request body/);
+});
+
+test("a client that breaks off an upload, or an attach, that nobody reads harms nobody", async () => {
+  for (const head of [
+    "POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc",
+    "POST /attach HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+  ]) {
+    const socket = connect({ path: socketPath });
+    socket.on("error", () => {});
+    socket.write(head);
+    await sleep(20);
+    socket.destroy();
+  }
+  for (let i = 0; i < 100 && !aborted.includes("/unread"); i += 1) await sleep(5);
+  assert.ok(aborted.includes("/unread"));
+  assert.match(await raw(get("/small")), /^HTTP\/1\.1 200 /);
 });
 
 test("Expect: 100-continue is answered when the body is wanted, and only then", async () => {
