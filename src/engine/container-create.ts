@@ -56,8 +56,8 @@ export async function createContainer(ctx: ContainerContext, request: CreateRequ
   ctx.table.reserve(container);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => ctx.table.release(container));
-  if (planned.length > 0) await makeVolumes(ctx, document, planned, undo);
-  await makeDurable(ctx, container);
+  const made = planned.length > 0 ? await makeVolumes(ctx, document, planned, undo) : [];
+  await makeDurable(ctx, container, made);
   undo.move();
   container.published = true;
   containerEvent(ctx, container, "create");
@@ -65,13 +65,21 @@ export async function createContainer(ctx: ContainerContext, request: CreateRequ
 }
 
 /** Row, writable layer and state directory side by side; what was made of them is undone when one fails. */
-async function makeDurable(ctx: ContainerContext, container: Container): Promise<void> {
+async function makeDurable(
+  ctx: ContainerContext,
+  container: Container,
+  madeVolumes: readonly string[],
+): Promise<void> {
   const stateDir = stateDirOf(ctx, container.id);
   const writable = ctx.snapshotter.createWritable(container.id);
   const files = mkdir(stateDir, { recursive: true, mode: 0o710 }).then(() => writeEarlyFiles(ctx, container));
   // The commit waits for the disk; the sandbox is made meanwhile.
   const early = Promise.all([writable, files]).then(() => prepareEarly(ctx, container));
-  const row = ctx.table.insert(container);
+  // From the commit on the volumes stand for themselves.
+  const row = ctx.table.insert(
+    container,
+    madeVolumes.map((name) => ctx.volumes.belongsTo(name, undefined)),
+  );
   const settled = await Promise.allSettled([row, writable, files, early]);
   const failed = settled.find((result) => result.status === "rejected");
   if (failed === undefined) return;
@@ -296,13 +304,17 @@ function isSameNetwork(ctx: ContainerContext, name: string, mode: string): boole
   }
 }
 
-/** Makes the volumes that are not there yet; what was made is removed again when create fails later. */
+/**
+ * Makes the volumes that are not there yet, and gives their names. What was made belongs to the container, so that a
+ * daemon's death takes it back, and is removed again when create fails later.
+ */
 async function makeVolumes(
   ctx: ContainerContext,
   document: ContainerDocument,
   planned: readonly PlannedMount[],
   undo: AsyncDisposableStack,
-): Promise<void> {
+): Promise<string[]> {
+  const made: string[] = [];
   for (const mount of planned) {
     const wish = mount.wish;
     if (wish === undefined) continue;
@@ -314,11 +326,13 @@ async function makeVolumes(
       labels: mount.name === "" ? { "com.docker.volume.anonymous": "", ...wish.labels } : wish.labels,
       options: wish.options,
       anonymous: mount.anonymous,
+      owner: document.id,
     });
     const index = document.mounts.findIndex((entry) => entry.destination === mount.destination);
     const named: MountPoint = { ...document.mounts[index]!, name: volume.name };
     document.mounts[index] = named;
     if (!isNew) continue;
+    made.push(volume.name);
     ctx.events.publish("volume", "create", volume.name, { driver: volume.driver });
     undo.defer(() =>
       ctx.volumes.remove(volume.name, { force: true, usedBy: [] }).catch((error: unknown) => {
@@ -326,4 +340,5 @@ async function makeVolumes(
       }),
     );
   }
+  return made;
 }

@@ -6,6 +6,7 @@ import type { Filters } from "#wire/filters.ts";
 import { hasLabel, invalidFilter, matchLabels, parseInstant } from "#wire/filters.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, containerEvent, runDirOf, stateDirOf } from "./container-context.ts";
+import type { MountPoint } from "./container-document.ts";
 import { dropEarly } from "./container-early.ts";
 import { killAndWait } from "./container-stop.ts";
 import { requireNext } from "./transitions.ts";
@@ -34,7 +35,7 @@ export async function removeContainer(
     await dropEarly(ctx, container);
     await killAndWait(ctx, container);
     await container.cleanup;
-    await eraseContainer(ctx, container);
+    await eraseContainer(ctx, container, options);
   } catch (error) {
     container.removing = false;
     throw error;
@@ -55,13 +56,32 @@ function stillUp(container: Container): EngineError {
   });
 }
 
-async function eraseContainer(ctx: ContainerContext, container: Container): Promise<void> {
+function anonymousVolumes(ctx: ContainerContext, container: Container): readonly MountPoint[] {
+  return container.document.mounts.filter(
+    (mount) => mount.kind === "volume" && mount.anonymous && ctx.volumes.find(mount.name) !== undefined,
+  );
+}
+
+/** Whether only containers that are being removed name the volume. */
+function isLastUser(ctx: ContainerContext, name: string): boolean {
+  return ctx.table.usersOfVolume(name).every((id) => ctx.table.find(id)?.removing === true);
+}
+
+async function eraseContainer(
+  ctx: ContainerContext,
+  container: Container,
+  options: RemoveOptions,
+): Promise<void> {
   const { state } = container;
   const before = state.status;
   state.status = requireNext(before, "remove");
   container.changed();
   try {
-    await ctx.table.erase(container);
+    // Should the daemon die before they are gone, the next one knows that they were to go.
+    const marks = anonymousVolumes(ctx, container)
+      .filter(({ name }) => isLastUser(ctx, name))
+      .map(({ name }) => ctx.volumes.belongsTo(name, options.volumes ? container.id : undefined));
+    await ctx.table.erase(container, marks);
   } catch (error) {
     state.status = before;
     container.changed();
@@ -82,9 +102,8 @@ async function removeFiles(ctx: ContainerContext, container: Container): Promise
 }
 
 async function removeAnonymousVolumes(ctx: ContainerContext, container: Container): Promise<void> {
-  for (const mount of container.document.mounts) {
-    if (mount.kind !== "volume" || !mount.anonymous || ctx.table.usersOfVolume(mount.name).length > 0)
-      continue;
+  for (const mount of anonymousVolumes(ctx, container)) {
+    if (ctx.table.usersOfVolume(mount.name).length > 0) continue;
     try {
       await ctx.volumes.remove(mount.name, { force: true, usedBy: [] });
       ctx.events.publish("volume", "destroy", mount.name, { driver: mount.driver });

@@ -9,7 +9,7 @@ import type { ImageId } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import { type ContainerId, isId } from "#base/ids.ts";
 import type { Log } from "#base/log.ts";
-import type { Database } from "#state/database.ts";
+import type { Database, Statement } from "#state/database.ts";
 import { Container } from "./container.ts";
 import type { ContainerDocument } from "./container-document.ts";
 
@@ -103,6 +103,11 @@ export class ContainerTable {
     return this.#byId.has(id) || this.#unreadable.has(id);
   }
 
+  /** Some row could not be read: what it uses is not known. */
+  get hasUnreadable(): boolean {
+    return this.#unreadable.size > 0;
+  }
+
   isNameFree(name: string): boolean {
     return !this.#byName.has(name);
   }
@@ -146,7 +151,8 @@ export class ContainerTable {
     if (this.#byName.get(container.name) === container) this.#byName.delete(container.name);
   }
 
-  insert(container: Container): Promise<void> {
+  /** `also`: what is true only together with the row. */
+  insert(container: Container, also: readonly Statement[] = []): Promise<void> {
     return this.#database.commit([
       {
         sql: "INSERT INTO container (id, name, image_id, document) VALUES (?, ?, ?, ?)",
@@ -157,6 +163,7 @@ export class ContainerTable {
           JSON.stringify(container.document),
         ],
       },
+      ...also,
     ]);
   }
 
@@ -172,9 +179,12 @@ export class ContainerTable {
     );
   }
 
-  /** Removes the row durably, then forgets the container. */
-  async erase(container: Container): Promise<void> {
-    await this.#database.commit([{ sql: "DELETE FROM container WHERE id = ?", params: [container.id] }]);
+  /** Removes the row durably, and `also` with it, then forgets the container. */
+  async erase(container: Container, also: readonly Statement[] = []): Promise<void> {
+    await this.#database.commit([
+      { sql: "DELETE FROM container WHERE id = ?", params: [container.id] },
+      ...also,
+    ]);
     this.release(container);
   }
 

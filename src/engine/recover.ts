@@ -4,7 +4,8 @@
  * 1. A container whose row says that it runs is taken over from its shim, or gets the exit that its shim recorded, or,
  *    where there is neither, counts as killed.
  * 2. A container that was being started when the daemon died either runs (its shim says so) or never did.
- * 3. What no row names is removed: writable layers, state and run directories.
+ * 3. What no row names is removed: writable layers, state and run directories, and the volumes that belonged to a
+ *    container which was being made or removed.
  */
 import { readdir, rm } from "node:fs/promises";
 import { errnoOf, messageOf } from "#base/errors.ts";
@@ -170,6 +171,12 @@ async function removeOrphans(ctx: ContainerContext, runDirs: ReadonlySet<string>
       .filter(isOrphan)
       .map((id) => rm(`${ctx.execRoot}/containers/${id}`, { recursive: true, force: true })),
   ]);
+  const volumes = ctx.table.hasUnreadable ? [] : ctx.volumes.ownerless((owner) => ctx.table.hasRow(owner));
+  for (const name of volumes) {
+    const usedBy = ctx.table.usersOfVolume(name);
+    if (usedBy.length === 0)
+      gone.push(...(await Promise.allSettled([ctx.volumes.remove(name, { force: true, usedBy })])));
+  }
   for (const result of gone) {
     if (result.status === "rejected") {
       ctx.log.warn("removing what no container owns", { error: messageOf(result.reason) });

@@ -2,10 +2,10 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path";
 import type { Clock } from "#base/clock.ts";
 import { EngineError } from "#base/errors.ts";
-import { newId } from "#base/ids.ts";
+import { type ContainerId, newId } from "#base/ids.ts";
 import { KeyedLock } from "#base/lock.ts";
 import type { Log } from "#base/log.ts";
-import type { Database } from "#state/database.ts";
+import type { Database, Statement } from "#state/database.ts";
 import { checkName, checkOptions } from "./local-options.ts";
 import type { Volume, VolumeCreate, VolumeStore } from "./volume.ts";
 import { VolumeJobs } from "./volume-jobs.ts";
@@ -38,7 +38,9 @@ export async function createVolumeStore(options: VolumeStoreOptions): Promise<Vo
   return store;
 }
 
-type StoredVolume = Omit<Volume, "mountpoint">;
+interface StoredVolume extends Omit<Volume, "mountpoint"> {
+  readonly owner?: ContainerId;
+}
 
 class LocalVolumeStore implements VolumeStore, AsyncDisposable {
   readonly #root: string;
@@ -46,6 +48,8 @@ class LocalVolumeStore implements VolumeStore, AsyncDisposable {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #volumes = new Map<string, Volume>();
+  /** As it was on opening: rule 4 of the contract matters only to recovery. */
+  readonly #owners = new Map<string, ContainerId>();
   readonly #locks = new KeyedLock();
   readonly #jobs: VolumeJobs;
 
@@ -55,7 +59,8 @@ class LocalVolumeStore implements VolumeStore, AsyncDisposable {
     this.#clock = clock;
     this.#log = log;
     this.#jobs = new VolumeJobs();
-    for (const volume of stored) {
+    for (const { owner, ...volume } of stored) {
+      if (owner !== undefined) this.#owners.set(volume.name, owner);
       this.#volumes.set(volume.name, { ...volume, mountpoint: this.#dataOf(volume.name) });
     }
   }
@@ -138,7 +143,7 @@ class LocalVolumeStore implements VolumeStore, AsyncDisposable {
     const existing = this.#volumes.get(name);
     if (existing !== undefined) return existing;
     checkOptions(name, request.options);
-    const stored: StoredVolume = {
+    const described: Omit<Volume, "mountpoint"> = {
       name,
       driver,
       labels: request.labels,
@@ -146,13 +151,32 @@ class LocalVolumeStore implements VolumeStore, AsyncDisposable {
       createdAt: `${this.#clock.now().slice(0, 19)}Z`,
       anonymous: request.anonymous ?? request.name === "",
     };
+    const stored: StoredVolume = {
+      ...described,
+      ...(request.owner === undefined ? {} : { owner: request.owner }),
+    };
     await this.#database.commit([
       { sql: "INSERT INTO volume (name, document) VALUES (?, ?)", params: [name, JSON.stringify(stored)] },
     ]);
     this.#makeDirectory(name);
-    const volume: Volume = { ...stored, mountpoint: this.#dataOf(name) };
+    const volume: Volume = { ...described, mountpoint: this.#dataOf(name) };
     this.#volumes.set(name, volume);
     return volume;
+  }
+
+  belongsTo(name: string, owner: ContainerId | undefined): Statement {
+    const { mountpoint: _, ...described } = this.get(name);
+    const stored: StoredVolume = { ...described, ...(owner === undefined ? {} : { owner }) };
+    return {
+      sql: "UPDATE volume SET document = ? WHERE name = ?",
+      params: [JSON.stringify(stored), name],
+    };
+  }
+
+  ownerless(isThere: (owner: ContainerId) => boolean): string[] {
+    return [...this.#owners].flatMap(([name, owner]) =>
+      this.#volumes.has(name) && !isThere(owner) ? [name] : [],
+    );
   }
 
   async remove(

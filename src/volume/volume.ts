@@ -4,7 +4,12 @@
  * 1. A volume that a container's row names is never removed.
  * 2. Creating a volume that is there with the same driver gives the same volume back.
  * 3. Copy-up fills an empty volume from the image once, before the first process of the first container starts.
+ * 4. A volume that is being made for a container, or is to go with one, belongs to it: when the daemon dies, and the
+ *    container's row is not there afterwards, neither is the volume. Every other volume belongs to nobody.
  */
+import type { ContainerId } from "#base/ids.ts";
+import type { Statement } from "#state/database.ts";
+
 export interface Volume {
   readonly name: string;
   readonly driver: string;
@@ -22,6 +27,8 @@ export interface VolumeCreate {
   readonly labels: Readonly<Record<string, string>> | null;
   readonly options: Readonly<Record<string, string>> | null;
   readonly anonymous?: boolean;
+  /** Belongs to this container (rule 4). */
+  readonly owner?: ContainerId;
 }
 
 export interface VolumeStore {
@@ -30,6 +37,10 @@ export interface VolumeStore {
   get(name: string): Volume;
   find(name: string): Volume | undefined;
   create(request: VolumeCreate): Promise<Volume>;
+  /** To be committed together with a container's row: whom the volume belongs to from then on (rule 4). */
+  belongsTo(name: string, owner: ContainerId | undefined): Statement;
+  /** Volumes that belonged to containers for which `isThere` is false, when the daemon started. */
+  ownerless(isThere: (owner: ContainerId) => boolean): string[];
   /** Throws when `usedBy` is not empty (409 `remove x: volume is in use - [ids]`) unless it does not exist and force. */
   remove(name: string, options: { force: boolean; usedBy: readonly string[] }): Promise<void>;
   /** A volume with driver options (`type=tmpfs`, `o=bind`, …) is mounted by the runtime as these say. */

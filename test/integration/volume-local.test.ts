@@ -23,7 +23,9 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ByteString } from "#base/byte-string.ts";
 import { systemClock } from "#base/clock.ts";
+import type { ContainerId } from "#base/ids.ts";
 import { silentLog } from "#base/log.ts";
+import type { Database, Statement } from "#state/database.ts";
 import { openDatabase } from "#state/sqlite-database.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
@@ -38,20 +40,23 @@ interface Place extends AsyncDisposable {
   readonly root: string;
   open(): Promise<VolumeStore>;
   reopen(): Promise<VolumeStore>;
+  commit(statement: Statement): Promise<void>;
 }
 
 function place(): Place {
   const home = mkdtempSync(join(tmpdir(), "skiff-volume-"));
   const root = join(home, "volumes");
   let stack = new AsyncDisposableStack();
+  let database: Database;
   const open = async (): Promise<VolumeStore> => {
-    const database = stack.use(await openDatabase(join(home, "state.db"), { log: silentLog }));
+    database = stack.use(await openDatabase(join(home, "state.db"), { log: silentLog }));
     return stack.use(await createVolumeStore({ root, database, clock: systemClock, log: silentLog }));
   };
   return {
     home,
     root,
     open,
+    commit: (statement) => database.commit([statement]),
     reopen: async () => {
       await stack.disposeAsync();
       stack = new AsyncDisposableStack();
@@ -286,4 +291,26 @@ test("usage counts an inode once; a tree deeper than PATH_MAX can be removed", a
   ]);
   await store.remove("vol", { force: false, usedBy: [] });
   await until(() => readdirSync(join(at.root, ".trash")).length === 0);
+});
+
+test("whom a volume belonged to when the daemon died decides whether it goes", async () => {
+  await using at = place();
+  const [one, other] = ["1".repeat(64), "2".repeat(64)] as const;
+  const store = await at.open();
+  await store.create({ ...plain, name: "half-made", owner: one as ContainerId });
+  await store.create({ ...plain, name: "kept", owner: other as ContainerId });
+  await store.create({ ...plain, name: "made", owner: one as ContainerId });
+  await store.create({ ...plain, name: "nobodys" });
+  await at.commit(store.belongsTo("made", undefined));
+  const again = await at.reopen();
+  assert.deepEqual(
+    again.ownerless((owner) => owner === other),
+    ["half-made"],
+  );
+  // A row that is written anew keeps everything else.
+  const before = again.get("kept");
+  await at.commit(again.belongsTo("kept", one as ContainerId));
+  const last = await at.reopen();
+  assert.deepEqual(last.get("kept"), before);
+  assert.deepEqual(last.ownerless(() => false).sort(), ["half-made", "kept"]);
 });
