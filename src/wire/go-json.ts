@@ -1,4 +1,5 @@
-import { EngineError } from "#base/errors.ts";
+import { EngineError, messageOf } from "#base/errors.ts";
+import { goSyntaxMessage } from "./go-json-syntax.ts";
 
 /**
  * JSON bodies as Go's encoding/json reads them, because Docker's clients depend on it: keys match without regard to
@@ -20,9 +21,10 @@ function typeName(value: unknown): string {
 }
 
 function mismatch(value: unknown, path: string, goType: string): EngineError {
+  const place = path === "" ? "value" : `struct field ${path}`;
   return new EngineError(
     "invalid",
-    `invalid JSON: json: cannot unmarshal ${typeName(value)} into Go struct field ${path} of type ${goType}`,
+    `invalid JSON: json: cannot unmarshal ${typeName(value)} into Go ${place} of type ${goType}`,
     { code: "bad-json" },
   );
 }
@@ -120,11 +122,7 @@ export function decodeJson<T>(schema: Schema<T>, text: string, emptyIsZero = fal
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new EngineError("invalid", `invalid JSON: ${goSyntaxMessage(text)}`, { code: "bad-json", cause });
+    throw new EngineError("invalid", goSyntaxMessage(text, messageOf(cause)), { code: "bad-json", cause });
   }
   return value === null ? schema.zero() : schema.decode(value, "");
-}
-
-function goSyntaxMessage(text: string): string {
-  return text.trim() === "" ? "got EOF while reading request body" : "invalid character in request body";
 }
