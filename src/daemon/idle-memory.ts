@@ -9,8 +9,11 @@ const idleCpuMsMax = 100;
 /** CPU since the last collection below which there can be little to collect: some fifty starts of a container. */
 const workCpuMsMin = 250;
 
-/** Quiet intervals after a collection in which the C heap is trimmed again: idle worker threads end meanwhile. */
-const laterTrims = 4;
+/**
+ * Quiet intervals after a collection when it is done once more: idle worker threads have ended meanwhile, and V8 keeps
+ * the pages of their heaps for the next one until a collection.
+ */
+const againAfter = 3;
 
 type Collect = (options: { type: "major"; flavor: "last-resort"; execution: "sync" }) => void;
 
@@ -23,24 +26,22 @@ export function returnIdleMemory(): Disposable {
   const collect = collector();
   let seen = cpuMs();
   let collectedAt = 0;
-  let trims = 0;
+  let again = 0;
   const timer = setInterval(() => {
     const now = cpuMs();
     const idle = now - seen < idleCpuMsMax;
     seen = now;
     if (!idle) return;
-    if (now - collectedAt < workCpuMsMin) {
-      if (trims > 0) {
-        trimHeap();
-        trims -= 1;
-      }
+    if (now - collectedAt >= workCpuMsMin) again = againAfter;
+    else if (again > 1) {
+      again -= 1;
       return;
-    }
+    } else if (again === 1) again = 0;
+    else return;
     collect({ type: "major", flavor: "last-resort", execution: "sync" });
     trimHeap();
     seen = cpuMs();
     collectedAt = seen;
-    trims = laterTrims;
   }, intervalMs);
   timer.unref();
   return { [Symbol.dispose]: () => clearInterval(timer) };
