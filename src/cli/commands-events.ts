@@ -46,8 +46,7 @@ function timeOption(flags: Flags, name: "since" | "until"): string | undefined {
   try {
     return timestampOf(text, parseDuration);
   } catch {
-    // The daemon has the last word on what a time is.
-    return text;
+    throw new ExitError(1, `failed to parse value as time or duration: ${JSON.stringify(text)}`);
   }
 }
 

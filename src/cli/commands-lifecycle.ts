@@ -1,7 +1,7 @@
 import { ApiError } from "#sdk/api-error.ts";
 import { containerPart } from "#sdk/path-part.ts";
 import type { WaitResult } from "#sdk/types.ts";
-import { atLeast, type Command, ExitError } from "./command.ts";
+import { atLeast, type Command } from "./command.ts";
 import { forEachInTurn, forEachName } from "./each.ts";
 import { errorText } from "./error-text.ts";
 import { integer, string } from "./flag-types.ts";
@@ -98,30 +98,24 @@ export const remove: Command = {
   args: atLeast(1),
   run: async (context, flags, names) => {
     const force = flags.bool("force");
-    const failures: string[] = [];
-    const results = names.map(async (name) => {
+    return forEachName(context, names, async (name) => {
       const trimmed = name.replace(/^\/+/, "");
       if (trimmed === "") throw new Error("container name cannot be empty");
-      await context.client.run("DELETE", `/containers/${containerPart(trimmed)}`, {
-        query: {
-          force: force ? true : undefined,
-          v: flags.bool("volumes") ? true : undefined,
-          link: flags.bool("link") ? true : undefined,
-        },
-      });
+      try {
+        await context.client.run("DELETE", `/containers/${containerPart(trimmed)}`, {
+          query: {
+            force: force ? true : undefined,
+            v: flags.bool("volumes") ? true : undefined,
+            link: flags.bool("link") ? true : undefined,
+          },
+        });
+      } catch (error) {
+        if (!force || !(error instanceof ApiError) || error.status !== 404) throw error;
+        // Gone is what was asked for: told, but no failure.
+        context.error(errorText(error));
+        return undefined;
+      }
       return name;
     });
-    for (const result of results) {
-      try {
-        context.print(await result);
-      } catch (error) {
-        if (force && error instanceof ApiError && error.status === 404) {
-          // Gone is what was asked for: told, but no failure.
-          context.error(errorText(error));
-        } else failures.push(errorText(error));
-      }
-    }
-    if (failures.length > 0) throw new ExitError(1, failures.join("\n"));
-    return 0;
   },
 };

@@ -82,7 +82,7 @@ export const port: Command = {
       }
       const bindings = ports[`${number}/${protocol}`];
       if (bindings === undefined || bindings === null) {
-        throw new ExitError(1, `Error: No public port '${number}/${protocol}' published for ${name}`);
+        throw new ExitError(1, `Error: No public port '${wanted}' published for ${name}`);
       }
       for (const line of bindings.map(hostAddress)) context.print(line);
       return 0;

@@ -67,8 +67,10 @@ async function runDetached(context: CliContext, id: string): Promise<number> {
     await context.client.run("POST", `/containers/${id}/start`);
   } catch (error) {
     throw startFailure(context, error);
+  } finally {
+    // Also after a failed start: the container is there, and this is how a script finds it.
+    context.print(id);
   }
-  context.print(id);
   return 0;
 }
 

@@ -220,6 +220,9 @@ export interface VolumeOption {
 export function parseVolume(text: string): VolumeOption {
   if (text === "") throw new Error("invalid empty volume spec");
   const parts = text.split(":");
+  if (parts[0] === "" && parts.length > 1) {
+    throw new Error(`invalid spec: ${text}: empty section between colons`);
+  }
   if (parts.length > 3) return { source: text, target: "", rest: "", parts: parts.length };
   const [source, target = "", rest = ""] = parts as [string, string?, string?];
   if (parts.length === 1) return { source: "", target: source, rest: "", parts: 1 };

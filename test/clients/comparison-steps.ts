@@ -295,6 +295,71 @@ export const groups: readonly Group[] = [
     ],
   },
   {
+    name: "events, formats and files",
+    steps: [
+      sh("run --name ev --label team=blue busybox", "exit 3"),
+      step("rename ev ev2"),
+      step("restart -t 0 ev2"),
+      step("wait ev2"),
+      step("rm ev2"),
+      step("events --since 1m --until 0s --filter container=ev2 --format {{.Type}}|{{.Action}}"),
+      step(
+        "events --since 1m --until 0s --filter label=team=blue --filter event=die --format {{.Actor.Attributes.exitCode}}|{{.Actor.Attributes.image}}|{{.Status}}|{{.From}}",
+      ),
+      step("events --since 1m --until 0s --filter type=nosuch"),
+      step("version --format {{.Server.Os}}/{{.Server.Arch}}"),
+      step("version --format {{.Nosuch}}"),
+      step(
+        "info --format {{.Driver}}|{{.OSType}}|{{.LoggingDriver}}|{{.CgroupDriver}}|{{.CgroupVersion}}|{{.NCPU}}",
+      ),
+      step("info --format {{.Nosuch}}"),
+      step("run --rm --pull never busybox true"),
+      step("run --rm --pull never nosuchimage true"),
+      step("run --rm --pull sometimes busybox true"),
+      step(
+        "create --name f1 --restart on-failure:3 --stop-signal HUP --stop-timeout 3 -m 64m --memory-swap 128m --cpus 0.5 --pids-limit 40 --oom-score-adj 100 --cap-add SYS_PTRACE --cap-drop MKNOD --group-add 5 --dns 1.2.3.4 --add-host a:1.1.1.1 --device /dev/null:/dev/x:r --ulimit nofile=10:20 --sysctl net.ipv4.ip_forward=1 --tmpfs /t:size=1m --security-opt no-new-privileges --log-opt max-size=1m --log-opt max-file=2 --read-only --init --shm-size 8m -w /w -u 5:6 --hostname h --domainname d --entrypoint /bin/sh --label x=y -e K=V -p 127.0.0.1:18085:80/udp -v /tmp:/mnt:ro --mount type=tmpfs,target=/m busybox -c true",
+      ),
+      step(
+        "inspect -f {{json.HostConfig.RestartPolicy}}|{{.HostConfig.Memory}}|{{.HostConfig.MemorySwap}}|{{.HostConfig.NanoCpus}}|{{.HostConfig.PidsLimit}}|{{.HostConfig.OomScoreAdj}} f1",
+      ),
+      step(
+        "inspect -f {{.HostConfig.CapAdd}}|{{.HostConfig.CapDrop}}|{{.HostConfig.GroupAdd}}|{{.HostConfig.Dns}}|{{.HostConfig.ExtraHosts}}|{{.HostConfig.SecurityOpt}}|{{.HostConfig.ReadonlyRootfs}}|{{.HostConfig.Init}}|{{.HostConfig.ShmSize}} f1",
+      ),
+      step(
+        "inspect -f {{json.HostConfig.Devices}}|{{json.HostConfig.Ulimits}}|{{json.HostConfig.Sysctls}}|{{json.HostConfig.Tmpfs}}|{{json.HostConfig.LogConfig}}|{{json.HostConfig.PortBindings}}|{{json.HostConfig.Binds}} f1",
+      ),
+      step(
+        "inspect -f {{json.Config.Entrypoint}}|{{json.Config.Cmd}}|{{.Config.WorkingDir}}|{{.Config.User}}|{{.Config.Hostname}}|{{.Config.Domainname}}|{{json.Config.Env}}|{{json.Config.Labels}}|{{.Config.StopSignal}}|{{.Config.StopTimeout}}|{{json.Config.ExposedPorts}} f1",
+      ),
+      step(
+        "inspect -f {{range.Mounts}}{{.Type}}|{{.Source}}|{{.Destination}}|{{.Mode}}|{{.RW}}|{{.Propagation}};{{end}} f1",
+        { sorted: "mounts come from a Go map" },
+      ),
+      step("inspect -f {{.Path}}|{{json.Args}}|{{.Name}}|{{.Driver}}|{{.Platform}}|{{.RestartCount}} f1"),
+      step("rm f1"),
+      step("run -d --name pp -P --expose 8000 busybox sleep 60"),
+      step("inspect -f {{range$p,$b:=.NetworkSettings.Ports}}{{$p}}:{{len$b}}{{end}} pp"),
+      step(
+        "inspect -f {{.NetworkSettings.Networks.bridge.GlobalIPv6Address}}|{{len.NetworkSettings.Networks}}|{{.HostConfig.NetworkMode}} pp",
+      ),
+      step("rm -f pp"),
+      step("run --rm --env-file /no/such/file busybox true"),
+      step("run --rm --cidfile /etc/passwd busybox true"),
+      step("run --rm --init --restart always busybox true"),
+      step("run -d --rm --name gone busybox sleep 0.1"),
+      step("wait gone"),
+      step("start -ai gone"),
+      step("run --name in1 -i busybox cat", { stdin: "a\nb\n" }),
+      step("start -ai in1", { stdin: "c\n" }),
+      step("attach in1"),
+      step("rm in1"),
+      step("container ls -a --no-trunc --format {{.Names}}"),
+      step("container inspect nosuch"),
+      step("container prune -f"),
+      step("logs --details --tail all nosuch"),
+    ],
+  },
+  {
     name: "wrong words",
     steps: [
       step("nosuchcommand"),
