@@ -2,6 +2,8 @@ import { performance } from "node:perf_hooks";
 import { provideDockerCli } from "../peers/peer-cache.ts";
 import { freePort } from "../peers/registry.ts";
 import { installBundle } from "./bundle.ts";
+import { onOwnDisk } from "./disk.ts";
+import { goals } from "./goals.ts";
 import type { Figures } from "./measure.ts";
 import { rows } from "./rows.ts";
 import { type BenchSide, dockerdSide, podmanSide, skiffSide } from "./sides.ts";
@@ -43,6 +45,26 @@ function print(row: string, figures: ReadonlyMap<string, Figures>, unit: string)
     ];
     console.log(cells.join("  "));
   }
+  printGoal(row, figures);
+}
+
+/** Goals met and missed, for the exit status. */
+const judged = { met: 0, missed: [] as string[] };
+
+function printGoal(row: string, figures: ReadonlyMap<string, Figures>): void {
+  const goal = goals.get(row);
+  const ours = figures.get("skiff");
+  if (goal === undefined || ours === undefined) return;
+  const peer = goal.of === undefined ? undefined : figures.get(goal.of);
+  if (goal.of !== undefined && peer === undefined) return;
+  const value = peer === undefined ? ours.median : ours.median / peer.median;
+  const met = value <= goal.max;
+  if (met) judged.met += 1;
+  else judged.missed.push(row);
+  const against = goal.of === undefined ? "" : ` of ${goal.of}`;
+  console.log(
+    `${"".padEnd(22)}  goal: at most ${goal.max}${against}: ${value.toFixed(3)}, ${met ? "met" : "MISSED"}`,
+  );
 }
 
 async function main(): Promise<void> {
@@ -51,19 +73,21 @@ async function main(): Promise<void> {
   const port = await freePort();
   const bundle = installBundle();
   stack.defer(() => bundle.remove());
-  const skiff = stack.use(await skiffSide(port, "skiff", [], bundle.skiffd));
-  const cold = stack.use(
-    await skiffSide(port, "skiff cold pool", ["--network-pool-size", "0"], bundle.skiffd),
-  );
-  const dockerd = stack.use(await dockerdSide(port));
+  const skiff = stack.use(await onOwnDisk(() => skiffSide(port, "skiff", [], bundle.skiffd)));
+  const coldPool = ["--network-pool-size", "0"];
+  const cold = stack.use(await onOwnDisk(() => skiffSide(port, "skiff cold pool", coldPool, bundle.skiffd)));
+  const dockerd = stack.use(await onOwnDisk(() => dockerdSide(port)));
   const sides: BenchSide[] = [skiff, dockerd];
-  if (!options.includes("--no-podman")) sides.push(stack.use(await podmanSide(port)));
+  if (!options.includes("--no-podman")) sides.push(stack.use(await onOwnDisk(() => podmanSide(port))));
   sides.push(cold);
   const started = performance.now();
   for (const row of chosen) {
     const use = sides.filter((side) => row.sides?.(side.name) ?? true);
     for (const [label, figures] of await row.run(use, rounds)) print(label, figures, row.unit);
   }
+  console.log(
+    `goals: ${judged.met} met, ${judged.missed.length} missed${judged.missed.map((row) => ` [${row}]`).join("")}`,
+  );
   console.log(`took ${((performance.now() - started) / 1000).toFixed(0)} s`);
 }
 

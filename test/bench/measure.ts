@@ -79,7 +79,42 @@ export function memoryKib(pids: readonly number[]): { pss: number; private: numb
   return { pss, private: own };
 }
 
-/** MemAvailable of the machine in KiB. */
-export function availableKib(): number {
-  return Number(/^MemAvailable:\s+(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1] ?? 0);
+/**
+ * Memory of processes in KiB as if nothing else ran the same programs: what is their own, and of each file's pages the
+ * most that one of them has mapped.
+ */
+export function aloneKib(pids: readonly number[]): number {
+  let anonymous = 0;
+  const files = new Map<string, number>();
+  for (const pid of pids) {
+    const own = new Map<string, number>();
+    let file = "";
+    for (const line of smapsLines(pid)) {
+      const head = /^[0-9a-f]+-[0-9a-f]+ \S+ \S+ (\S+ \d+)/.exec(line);
+      if (head !== null) file = head[1]!;
+      const [, name = "", text = ""] = /^(Rss|Anonymous):\s+(\d+)/.exec(line) ?? [];
+      if (name === "Rss") own.set(file, (own.get(file) ?? 0) + Number(text));
+      if (name === "Anonymous") {
+        anonymous += Number(text);
+        own.set(file, (own.get(file) ?? 0) - Number(text));
+      }
+    }
+    for (const [name, kib] of own) files.set(name, Math.max(files.get(name) ?? 0, kib));
+  }
+  return anonymous + [...files.values()].reduce((sum, kib) => sum + kib, 0);
+}
+
+function smapsLines(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/smaps`, "utf8").split("\n");
+  } catch {
+    return [];
+  }
+}
+
+/** What the kernel holds and cannot give back, in KiB: unreclaimable slab, stacks, page tables, per-CPU memory. */
+export function kernelKib(): number {
+  const text = readFileSync("/proc/meminfo", "utf8");
+  const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)?.[1] ?? 0);
+  return ["SUnreclaim", "KernelStack", "PageTables", "Percpu"].reduce((sum, name) => sum + field(name), 0);
 }

@@ -1,19 +1,39 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from "node:fs";
-import { homedir } from "node:os";
+import { createCipheriv } from "node:crypto";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import { debianLayout, writeLayout } from "../peers/images.ts";
+import { debianLayout, tarOf, writeLayout } from "../peers/images.ts";
+
+/** Files and bytes of the four upper layers, such that the whole has 27,000 files and 423 MB, 190 MB compressed. */
+const upperLayers = 4;
+const filesPerLayer = 4_550;
+const filesPerFolder = 40;
+const bytesPerLayer = 56_000_000;
+/** Of so many files one is random bytes (pictures, archives), the others are cut from the base. */
+const randomEach = 4;
 
 /**
- * The image of row pull-5: five layers of real files, some 190 MB compressed, 420 MB and 27,000 files unpacked: a
- * Debian base, and four layers from this machine's own /usr (compilers, Python, headers, documentation).
+ * The image of row pull-5: five layers, a Debian base and four made from it, the same on every machine but for what
+ * Debian's packages are by then.
  */
 export function fiveLayerLayout(): { path: string; id: string } {
   const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "skiff", "images");
-  const path = join(cache, "five-layers-1");
+  const path = join(cache, "five-layers-2");
   if (!existsSync(path)) {
     const base = firstLayer(debianLayout());
-    const layers = [base, ...[0, 1, 2, 3].map(pack)];
+    const layers = [base];
+    for (let layer = 1; layer <= upperLayers; layer += 1) layers.push(upperLayer(layer, base));
     const temporary = `${path}.${process.pid}`;
     mkdirSync(temporary, { recursive: true });
     writeLayout(temporary, layers, { Cmd: ["true"] });
@@ -39,51 +59,62 @@ function firstLayer(layout: string): Buffer {
   return execFileSync("gzip", ["-dc", blob], { maxBuffer: 2 ** 31 });
 }
 
-/** Files under /usr, dealt round-robin into four piles until each is large enough. */
-function pack(pile: number): Buffer {
-  const bytesMax = 75 * 1024 * 1024;
-  const filesMax = 5_500;
-  const chosen: string[] = [];
-  let bytes = 0;
-  const walk = (folder: string): void => {
-    for (const entry of readdirSync(folder, { withFileTypes: true })) {
-      if (bytes > bytesMax || chosen.length > filesMax) return;
-      const path = join(folder, entry.name);
-      if (entry.isDirectory()) walk(path);
-      else if (entry.isFile()) {
-        const { size } = statSync(path);
-        if (size > 20 * 1024 * 1024) continue;
-        bytes += size;
-        chosen.push(path);
-      }
-    }
+/** The same numbers from the same seed: a linear congruential generator. */
+function numbersFrom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
   };
-  for (const folder of [
-    ["/usr/lib/gcc", "/usr/lib/x86_64-linux-gnu"],
-    ["/usr/lib/python3", "/usr/share"],
-    ["/usr/include", "/usr/bin"],
-    ["/usr/lib", "/usr/sbin"],
-  ][pile]!) {
-    if (existsSync(folder)) walk(folder);
+}
+
+/** Sizes as real trees have them: most files of a few kB, most bytes in a few large ones. */
+function fileSizes(next: () => number): number[] {
+  const weights = Array.from({ length: filesPerLayer }, () => {
+    const normal = Math.sqrt(-2 * Math.log(next() + 1e-9)) * Math.cos(2 * Math.PI * next());
+    return Math.exp(1.5 * normal);
+  });
+  const sum = weights.reduce((total, weight) => total + weight, 0);
+  return weights.map((weight) => Math.floor((weight * bytesPerLayer) / sum));
+}
+
+function upperLayer(layer: number, base: Buffer): Buffer {
+  const folder = mkdtempSync(join(tmpdir(), "skiff-layer-"));
+  try {
+    const next = numbersFrom(layer);
+    const random = createCipheriv("aes-128-ctr", Buffer.alloc(16, layer), Buffer.alloc(16));
+    for (const [index, size] of fileSizes(next).entries()) {
+      const parent = join(folder, `layer${layer}`, String(Math.floor(index / filesPerFolder)));
+      if (index % filesPerFolder === 0) mkdirSync(parent, { recursive: true });
+      const at = Math.floor(next() * (base.length - size));
+      const bytes =
+        index % randomEach === 0 ? random.update(Buffer.alloc(size)) : base.subarray(at, at + size);
+      writeFileSync(join(parent, `file-${index}`), bytes);
+    }
+    return tarOf(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
   }
-  const list = chosen.map((path) => path.slice(1)).join("\0");
-  return execFileSync(
-    "tar",
-    [
-      "-C",
-      "/",
-      "--null",
-      "-T",
-      "-",
-      `--transform=s,^,pile${pile}/,`,
-      "--hard-dereference",
-      "--numeric-owner",
-      "-cf",
-      "-",
-    ],
-    {
-      input: list,
-      maxBuffer: 2 ** 31,
-    },
-  );
+}
+
+/** What the image is, for whoever reads the figures. */
+export function describeLayout(path: string): string {
+  let compressed = 0;
+  let bytes = 0;
+  let entries = 0;
+  const blobs = join(path, "blobs/sha256");
+  for (const name of readdirSync(blobs)) {
+    const { size } = statSync(join(blobs, name));
+    // Manifest and configuration.
+    if (size < 64 * 1024) continue;
+    const tar = execFileSync("gzip", ["-dc", join(blobs, name)], { maxBuffer: 2 ** 31 });
+    compressed += size;
+    bytes += tar.length;
+    entries +=
+      execFileSync("tar", ["-tf", "-"], { input: tar, maxBuffer: 2 ** 31 })
+        .toString()
+        .split("\n").length - 1;
+  }
+  const mb = (count: number): string => (count / 1e6).toFixed(0);
+  return `5 layers, ${mb(compressed)} MB compressed, ${mb(bytes)} MB as tar, ${entries} entries`;
 }

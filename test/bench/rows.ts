@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { Agent, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { busyboxLayout, pushLayout } from "../peers/images.ts";
-import { availableKib, type Figures, interleave, memoryKib } from "./measure.ts";
-import { fiveLayerLayout } from "./pull-image.ts";
+import { Client, image, prepare } from "./client.ts";
+import { type Figures, interleave } from "./measure.ts";
+import { memoryRow } from "./memory-row.ts";
+import { pullRow } from "./pull-row.ts";
 import type { BenchSide } from "./sides.ts";
 
 export interface Row {
@@ -19,71 +19,6 @@ export interface Row {
     sides: readonly BenchSide[],
     rounds: number | undefined,
   ): Promise<Map<string, ReadonlyMap<string, Figures>>>;
-}
-
-interface Reply {
-  readonly status: number;
-  readonly text: string;
-}
-
-/** A client of one daemon over kept-alive connections, alike for all sides. */
-class Client {
-  readonly #agent = new Agent({ keepAlive: true });
-  readonly #socketPath: string;
-
-  constructor(socketPath: string) {
-    this.#socketPath = socketPath;
-  }
-
-  call(method: string, path: string, body?: unknown): Promise<Reply> {
-    return new Promise((resolve, reject) => {
-      const text = body === undefined ? undefined : JSON.stringify(body);
-      const headers =
-        text === undefined
-          ? {}
-          : { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text) };
-      const sent = request(
-        { socketPath: this.#socketPath, method, path: `/v1.41${path}`, agent: this.#agent, headers },
-        (answer) => {
-          const chunks: Buffer[] = [];
-          answer.on("data", (chunk: Buffer) => chunks.push(chunk));
-          answer.on("end", () =>
-            resolve({ status: answer.statusCode ?? 0, text: Buffer.concat(chunks).toString() }),
-          );
-        },
-      );
-      sent.on("error", reject);
-      sent.end(text);
-    });
-  }
-
-  async expect(status: number, method: string, path: string, body?: unknown): Promise<string> {
-    const reply = await this.call(method, path, body);
-    assert.equal(reply.status, status, `${method} ${path}: ${reply.text}`);
-    return reply.text;
-  }
-
-  async create(body: object): Promise<string> {
-    return (JSON.parse(await this.expect(201, "POST", "/containers/create", body)) as { Id: string }).Id;
-  }
-
-  close(): void {
-    this.#agent.destroy();
-  }
-}
-
-const image = (side: BenchSide): string => `${side.registry.address}/busybox:latest`;
-const prepared = new Set<string>();
-
-/** Every side gets the image from the registry beside it. */
-function prepare(sides: readonly BenchSide[]): void {
-  for (const side of sides) {
-    if (prepared.has(side.socket)) continue;
-    pushLayout(busyboxLayout(), image(side), { netnsOf: side.netnsOf });
-    const pulled = side.cli("pull", "-q", image(side));
-    assert.equal(pulled.status, 0, `${side.name}: ${pulled.stderr}`);
-    prepared.add(side.socket);
-  }
 }
 
 /** The work is the same: an address on the bridge, the right output, and an exit code that arrives. */
@@ -200,55 +135,6 @@ async function stopAndRemove(side: BenchSide, client: Client, count: number): Pr
   return performance.now() - from;
 }
 
-/** Memory of the idle engine and of each running container: PSS of what was started for it, and what the machine lost. */
-async function memoryRow(sides: readonly BenchSide[]): Promise<Map<string, ReadonlyMap<string, Figures>>> {
-  prepare(sides);
-  const one = (value: number): Figures => ({ median: value, p95: value, min: value, cpuMs: 0, count: 1 });
-  const idle = new Map<string, Figures>();
-  const each = new Map<string, Figures>();
-  const machine = new Map<string, Figures>();
-  const count = 50;
-  for (const side of sides) {
-    const client = new Client(side.socket);
-    await sleep(2000);
-    idle.set(side.name, one(memoryKib(side.enginePids()).pss / 1024));
-    const known = new Set(allPids());
-    const before = availableKib();
-    const ids: string[] = [];
-    for (let index = 0; index < count; index += 1) {
-      const id = await client.create({ Image: image(side), Cmd: ["sleep", "3600"] });
-      await client.expect(204, "POST", `/containers/${id}/start`);
-      ids.push(id);
-    }
-    await sleep(2000);
-    machine.set(side.name, one((before - availableKib()) / 1024 / count));
-    const made = allPids().filter((pid) => !known.has(pid) && !isWorkload(pid));
-    each.set(side.name, one(memoryKib(made).pss / 1024 / count));
-    for (const id of ids) await client.call("DELETE", `/containers/${id}?force=1`);
-    client.close();
-  }
-  return new Map([
-    ["memory idle", idle],
-    ["memory a container", each],
-    ["memory machine a cont.", machine],
-  ]);
-}
-
-function allPids(): number[] {
-  return execFileSync("ls", ["/proc"], { encoding: "utf8" })
-    .split("\n")
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number);
-}
-
-function isWorkload(pid: number): boolean {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("sleep\0");
-  } catch {
-    return true;
-  }
-}
-
 /** Flushes (fsync, fdatasync, sync_file_range, syncfs, msync) of all the engine's processes for a container's whole life, by strace. */
 async function flushesRow(sides: readonly BenchSide[]): Promise<Map<string, ReadonlyMap<string, Figures>>> {
   prepare(sides);
@@ -351,23 +237,7 @@ export const rows: readonly Row[] = [
     name: "pull-5",
     unit: "s",
     sides: withoutCold,
-    run: async (sides, rounds = 3) => {
-      const layout = fiveLayerLayout();
-      for (const side of sides)
-        pushLayout(layout.path, `${side.registry.address}/five:latest`, { netnsOf: side.netnsOf });
-      const figures = await interleave(sides, rounds, async (side) => {
-        const reference = `${side.registry.address}/five:latest`;
-        // What was written before must not be flushed on this side's time.
-        execFileSync("sync");
-        const took = timed(() => assert.equal(side.cli("pull", "-q", reference).status, 0)) / 1000;
-        const shown = side.cli("image", "inspect", "-f", "{{.Id}}", reference).stdout.trim();
-        assert.equal(shown.replace("sha256:", ""), layout.id.replace("sha256:", ""), side.name);
-        assert.equal(side.cli("rmi", reference).status, 0, side.name);
-        await sleep(1000);
-        return took;
-      });
-      return new Map([["pull-5", figures]]);
-    },
+    run: (sides, rounds = 3) => pullRow(sides, rounds),
   },
   {
     name: "stop-rm",

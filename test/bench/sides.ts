@@ -15,6 +15,8 @@ export interface BenchSide extends AsyncDisposable {
   cli(...args: string[]): { status: number; stdout: string; stderr: string };
   /** Pids whose memory counts as the engine's own, beside what each container costs. */
   enginePids(): number[];
+  /** Command lines of what the engine starts for each container, beside the workload. */
+  readonly containerProcess: RegExp;
   readonly registry: PeerRegistry;
   /** Namespaced runner of a command beside the engine: for skopeo. */
   readonly netnsOf: number;
@@ -43,6 +45,7 @@ export async function dockerdSide(port: number): Promise<BenchSide> {
     socket: daemon.socket,
     cli: dockerCli(daemon.socket),
     enginePids: () => daemon.daemonPids(),
+    containerProcess: /containerd-shim|docker-proxy/,
     registry,
     netnsOf: daemon.pid,
     async [Symbol.asyncDispose]() {
@@ -70,7 +73,9 @@ export async function skiffSide(
     name,
     socket: daemon.socket,
     cli: dockerCli(daemon.socket),
-    enginePids: () => [pid, ...descendants(pid)],
+    // The native launcher and the namespace helper; shims belong to their containers.
+    enginePids: () => [pid, ...childrenOf(pid)],
+    containerProcess: /skiff-native|launcher|shim/,
     registry,
     netnsOf: pid,
     async [Symbol.asyncDispose]() {
@@ -78,11 +83,6 @@ export async function skiffSide(
       await daemon[Symbol.asyncDispose]();
     },
   };
-}
-
-function descendants(pid: number): number[] {
-  const direct = childrenOf(pid);
-  return [...direct, ...direct.flatMap(descendants)];
 }
 
 /** podman with its Docker-compatible service, in namespaces of its own. */
@@ -177,6 +177,7 @@ export async function podmanSide(port: number): Promise<BenchSide> {
       }
     },
     enginePids: () => [],
+    containerProcess: /conmon/,
     registry,
     netnsOf: child.pid!,
     async [Symbol.asyncDispose]() {
