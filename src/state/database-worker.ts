@@ -42,9 +42,16 @@ type Commit = Extract<WorkerRequest, { kind: "commit" }>;
 /** The write-ahead log is folded back when nothing is asked for a moment, so that no request waits for it. */
 const checkpointIdleMs = 200;
 const checkpointWalBytesMin = 1024 * 1024;
+/**
+ * Held in the log and as free pages of the file, so that a full disk does not keep the daemon from removing what fills it,
+ * nor from recording what has happened. Some hundred commits of one row; nobody else can take it.
+ */
+const reserveBytes = checkpointWalBytesMin;
 /** Under a load that never pauses the log may not grow without end: beyond this a group pays for the checkpoint. */
 const checkpointWalBytesForced = 64 * 1024 * 1024;
 const preparedStatementsMax = 256;
+/** Primary result code of SQLite when the disk is full; the higher bits are the extended code. */
+const sqliteFull = 13;
 
 function describe(error: unknown): WorkerFailure {
   const fields = error as { errcode?: number; code?: string; message?: string };
@@ -55,11 +62,21 @@ function describe(error: unknown): WorkerFailure {
   };
 }
 
+function isFull(failure: WorkerFailure): boolean {
+  return ((failure.sqliteCode ?? 0) & 0xff) === sqliteFull;
+}
+
+/** Makes nothing new: a removal, or what has become of something. Such a commit is tried again on a full disk. */
+function addsNothing({ statements }: Commit): boolean {
+  return statements.every(({ sql }) => !/^\s*INSERT\b/i.test(sql));
+}
+
 class Connection {
   readonly #database: DatabaseSync;
   readonly #walPath: string;
   readonly #prepared = new Map<string, StatementSync>();
   readonly #reply: (reply: WorkerReply) => void;
+  #reserveHeld = false;
   #synchronous: "FULL" | "NORMAL" = "FULL";
   #checkpointTimer: NodeJS.Timeout | undefined;
 
@@ -67,6 +84,7 @@ class Connection {
     this.#database = database;
     this.#walPath = `${path}-wal`;
     this.#reply = reply;
+    this.#holdReserve();
   }
 
   #statement(sql: string): StatementSync {
@@ -89,9 +107,27 @@ class Connection {
 
   /**
    * One SQLite transaction for all of them, hence one flush; each is a savepoint, so that one that fails (a constraint)
-   * takes nothing of the others with it.
+   * takes nothing of the others with it. On a full disk those that add nothing are tried again in the log's own space.
    */
   group(commits: readonly Commit[], durable: boolean): void {
+    let failure = this.#transact(commits, durable);
+    let failed = commits;
+    if (failure !== undefined && isFull(failure)) {
+      const modest = commits.filter(addsNothing);
+      if (modest.length > 0 && this.#startLogAgain()) {
+        const full = failure;
+        failed = commits.filter((commit) => !modest.includes(commit));
+        for (const { id } of failed) this.#reply({ kind: "failed", id, failure: full });
+        failure = this.#transact(modest, durable);
+        failed = modest;
+      }
+    }
+    if (failure === undefined) this.#scheduleCheckpoint();
+    else for (const { id } of failed) this.#reply({ kind: "failed", id, failure });
+  }
+
+  /** Answers every commit and returns undefined, or answers none and returns why the whole transaction failed. */
+  #transact(commits: readonly Commit[], durable: boolean): WorkerFailure | undefined {
     const done: number[] = [];
     const failed: { id: number; failure: WorkerFailure }[] = [];
     try {
@@ -105,13 +141,11 @@ class Connection {
       this.#database.exec("COMMIT");
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
-      const failure = describe(error);
-      for (const commit of commits) this.#reply({ kind: "failed", id: commit.id, failure });
-      return;
+      return describe(error);
     }
     for (const { id, failure } of failed) this.#reply({ kind: "failed", id, failure });
     if (done.length > 0) this.#reply({ kind: "done", ids: done });
-    this.#scheduleCheckpoint();
+    return undefined;
   }
 
   #apply(commit: Commit): WorkerFailure | undefined {
@@ -146,13 +180,41 @@ class Connection {
     }
     this.#checkpointTimer = setTimeout(() => {
       this.#checkpointTimer = undefined;
-      if (this.#walBytes() >= checkpointWalBytesMin) this.#checkpoint();
+      // The log never shrinks below the reserve: only one that outgrew it is folded back.
+      if (this.#walBytes() >= checkpointWalBytesMin + reserveBytes) this.#checkpoint();
+      if (!this.#reserveHeld) this.#holdReserve();
     }, checkpointIdleMs);
   }
 
   #checkpoint(): void {
     // A checkpoint under synchronous=NORMAL or FULL syncs the log before it writes pages, and the file after.
     this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    this.#holdReserve();
+  }
+
+  /**
+   * A large value is written and deleted: its pages stay allocated in the log, and in the file as free pages. Without
+   * space for that the database works as it is, and it is tried again later.
+   */
+  #holdReserve(): void {
+    try {
+      this.#setSynchronous("NORMAL");
+      this.#database.exec("DROP TABLE IF EXISTS reserve; CREATE TABLE reserve (bytes BLOB)");
+      this.#database.exec(`INSERT INTO reserve VALUES (zeroblob(${reserveBytes}))`);
+      this.#database.exec("DROP TABLE reserve");
+      this.#reserveHeld = this.#startLogAgain();
+    } catch (error) {
+      if (!isFull(describe(error))) throw error;
+      this.#reserveHeld = false;
+    }
+  }
+
+  /** Everything goes into the file, and the next commit is written at the log's beginning. False when there is no space. */
+  #startLogAgain(): boolean {
+    const row = this.#database.prepare("PRAGMA wal_checkpoint(RESTART)").get() as
+      | { busy: number }
+      | undefined;
+    return row?.busy === 0;
   }
 
   close(): void {

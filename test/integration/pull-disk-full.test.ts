@@ -1,51 +1,17 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import {
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  statfsSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
+import { type SmallDisk, smallDisk } from "../peers/small-disk.ts";
 import { openImages, pull } from "./image-setup.ts";
 import { imageOf, layerTar, type ScriptedImage, ScriptedRegistry } from "./scripted-registry.ts";
 
 /** A disk that is too small: a clean error in Docker's words, the space given back, and the next pull works. */
-
-interface SmallDisk extends Disposable {
-  readonly path: string;
-  freeBytes(): number;
-}
-
-function smallDisk(megabytes: number): SmallDisk {
-  const folder = mkdtempSync(join(tmpdir(), "skiff-disk-"));
-  const file = join(folder, "image");
-  const path = join(folder, "mount");
-  writeFileSync(file, "");
-  truncateSync(file, megabytes * 1024 * 1024);
-  mkdirSync(path);
-  execFileSync("mkfs.ext4", ["-q", "-F", "-m", "0", file]);
-  execFileSync("mount", ["-o", "loop", file, path]);
-  return {
-    path,
-    freeBytes: () => {
-      const { bavail, bsize } = statfsSync(path);
-      return bavail * bsize;
-    },
-    [Symbol.dispose]: () => {
-      execFileSync("umount", [path]);
-      rmSync(folder, { recursive: true });
-    },
-  };
-}
 
 /** A layer that is small on the wire and large on the disk. */
 function swelling(megabytes: number): ScriptedImage {

@@ -31,6 +31,8 @@ export interface TestDaemonOptions {
   readonly args?: readonly string[];
   /** Roots of an earlier daemon, or undefined for new ones under /tmp. */
   readonly home?: string;
+  /** Elsewhere than below `home`: a disk of its own. It is left as it is. */
+  readonly dataRoot?: string;
   readonly env?: NodeJS.ProcessEnv;
   /** Another skiffd than this checkout's: an installed bundle. */
   readonly program?: string;
@@ -48,7 +50,7 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
   const home = options.home ?? mkdtempSync(join(tmpdir(), "skiff-test-"));
   const socket = join(home, "skiff.sock");
   const logPath = join(home, "daemon.log");
-  const dataRoot = join(home, "data");
+  const dataRoot = options.dataRoot ?? join(home, "data");
   const execRoot = join(home, "run");
   const cgroupParent = `/skiff-test-${basename(home).slice(-6)}`;
   const state: { child: ChildProcess } = { child: undefined as unknown as ChildProcess };
