@@ -34,6 +34,10 @@ export const limits = {
   attachBufferBytesMax: 1024 * 1024,
   /** Buffered events for one reader. */
   eventBacklogMax: 1024,
+  /** Log readers that may hold 256 KiB of a log each at a time; the others hold 8 KiB. */
+  largeLogReadsMax: 16,
+  /** Pieces of logs read and parsed at a time: a large one costs the event loop some 3 ms. */
+  logReadsAtOnce: 2,
   /** Concurrent downloads per pull, as dockerd's default. */
   concurrentDownloads: 3,
   /** Network namespaces made ahead of time: more than two cores can start in the time it takes to make as many again. */

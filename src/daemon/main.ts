@@ -9,7 +9,7 @@ import { compose } from "./compose.ts";
 import { type DaemonConfig, readConfig, usage } from "./config.ts";
 import { ConfigError } from "./config-sources.ts";
 import { returnIdleMemory } from "./idle-memory.ts";
-import { logLoopDelay } from "./loop-delay.ts";
+import { reportLoopDelay } from "./loop-delay.ts";
 import { claimPidfile, claimRoot, StartupError } from "./roots.ts";
 import { listenOnSocket, socketGroupId } from "./sockets.ts";
 
@@ -84,7 +84,7 @@ async function run(config: DaemonConfig, log: Log): Promise<void> {
     });
   }
   resources.use(returnIdleMemory());
-  if (config.logLevel === "debug") resources.use(logLoopDelay(log));
+  if (config.logLevel === "debug") resources.use(reportLoopDelay(log));
   log.info("skiffd is ready", {
     version: skiffVersion,
     api: formatVersion(apiVersionMax),

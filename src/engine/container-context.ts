@@ -4,6 +4,7 @@ import type { KeyedLock } from "#base/lock.ts";
 import type { Log } from "#base/log.ts";
 import type { ImageStore } from "#image/image.ts";
 import type { NetworkManager } from "#network/network.ts";
+import type { LogReaders } from "#runtime/log-readers.ts";
 import type { Runtime, Sandbox } from "#runtime/runtime.ts";
 import type { Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
@@ -55,6 +56,7 @@ export interface ContainerContext extends Omit<ContainerEngineDeps, "defaults"> 
   onStarted(container: Container, sandbox: Sandbox): void;
   /** Forced removal with anonymous volumes, for containers that remove themselves. */
   removeContainer(container: Container): Promise<void>;
+  readonly logReaders: LogReaders;
   /** Containers that hold a sandbox made ahead. */
   readonly early: Set<Container>;
   /** Set when the daemon stops: nothing is restarted any more. */

@@ -3,6 +3,7 @@ import { AssertionFailure } from "#base/assert.ts";
 import type { ImageId } from "#base/digest.ts";
 import { KeyedLock } from "#base/lock.ts";
 import type { EndpointSettings } from "#network/network.ts";
+import { LogReaders } from "#runtime/log-readers.ts";
 import type { Change } from "#snapshot/snapshotter.ts";
 import type { ContainerInspectJson } from "#wire/container-json.ts";
 import type { ContainerUpdateBody, ExecCreateBody, ExecStartBody } from "#wire/container-schema.ts";
@@ -97,6 +98,7 @@ export async function createContainerEngine(deps: ContainerEngineDeps): Promise<
     defaults: withDefaults(deps.defaults),
     table: await openContainerTable(deps.database, deps.log),
     locks: new KeyedLock(),
+    logReaders: new LogReaders(),
     early: new Set(),
     closing: false,
     background: (what, work) => {

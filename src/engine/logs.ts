@@ -2,7 +2,7 @@
 import { EngineError } from "#base/errors.ts";
 import { type LogOptions, readLogBatches } from "#runtime/log-file.ts";
 import type { LogLine } from "#runtime/log-line.ts";
-import { encodeFrame } from "#wire/stdio-frames.ts";
+import { frameHeaderBytes, writeFrameHeader } from "#wire/stdio-frames.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, logPathOf } from "./container-context.ts";
 
@@ -63,6 +63,7 @@ async function* chunksOf(
     stderr: request.stderr,
     tail: request.tail ?? "all",
     follow: ended !== undefined,
+    readers: ctx.logReaders,
     ...(request.sinceNs !== undefined && { sinceNs: request.sinceNs }),
     ...(request.untilNs !== undefined && { untilNs: request.untilNs }),
     ...(ended !== undefined && { ended: ended.exit }),
@@ -70,19 +71,35 @@ async function* chunksOf(
   };
   try {
     for await (const batch of readLogBatches(logPathOf(ctx, container.id), options)) {
-      if (batch.length > 0) yield Buffer.concat(batch.map((entry) => entryBytes(entry, request, terminal)));
+      if (batch.length > 0) yield encodeEntries(batch, request, terminal);
     }
   } finally {
     ended?.forget();
   }
 }
 
-function entryBytes(entry: LogLine, request: LogRequest, terminal: boolean): Buffer {
-  let prefix = "";
-  if (request.timestamps) prefix += `${fixedTime(entry.time)} `;
-  if (request.details) prefix += `${detailsText(entry.attrs)} `;
-  const line = prefix === "" ? entry.line : Buffer.concat([Buffer.from(prefix), entry.line]);
-  return terminal ? line : encodeFrame(entry.stream, line);
+/** The entries as a client gets them, in one buffer: a batch is thousands of lines, and many clients may read them. */
+function encodeEntries(batch: readonly LogLine[], request: LogRequest, terminal: boolean): Buffer {
+  const headerBytes = terminal ? 0 : frameHeaderBytes;
+  const prefixed = request.timestamps || request.details;
+  const prefixes = prefixed ? batch.map((entry) => Buffer.from(prefixOf(entry, request))) : undefined;
+  const prefixBytes = (index: number): number => prefixes?.[index]?.length ?? 0;
+  let size = 0;
+  for (const [index, { line }] of batch.entries()) size += headerBytes + prefixBytes(index) + line.length;
+  const encoded = Buffer.allocUnsafeSlow(size);
+  let at = 0;
+  for (const [index, { stream, line }] of batch.entries()) {
+    if (!terminal) writeFrameHeader(encoded, at, stream, prefixBytes(index) + line.length);
+    at += headerBytes;
+    at += prefixes?.[index]?.copy(encoded, at) ?? 0;
+    at += line.copy(encoded, at);
+  }
+  return encoded;
+}
+
+function prefixOf(entry: LogLine, request: LogRequest): string {
+  const time = request.timestamps ? `${fixedTime(entry.time)} ` : "";
+  return request.details ? `${time}${detailsText(entry.attrs)} ` : time;
 }
 
 /** Docker prints nine digits of a second, the file leaves trailing zeros out. */

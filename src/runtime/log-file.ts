@@ -1,8 +1,9 @@
-import { type FSWatcher, watch } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { parseTime, systemClock } from "#base/clock.ts";
 import { errnoOf } from "#base/errors.ts";
+import type { Semaphore } from "#base/lock.ts";
 import { type LogLine, parseLogLine } from "./log-line.ts";
+import { LogReaders } from "./log-readers.ts";
 
 /**
  * Reads a container's log while the shim may write and rotate it: bounded memory whatever the file holds, no lock, and a
@@ -21,10 +22,13 @@ export interface LogOptions {
   /** With `follow`: the container has ended and its log is complete. */
   readonly ended?: Promise<unknown>;
   readonly signal?: AbortSignal;
+  /** What it shares with other readers; without it it is alone. */
+  readonly readers?: LogReaders;
 }
 
 const newline = 0x0a;
-const chunkBytes = 256 * 1024;
+const largeReadBytes = 256 * 1024;
+const smallReadBytes = 8 * 1024;
 /** A line of the shim is 16 KiB of text, six times that when all of it is escaped, and its attributes. */
 const entryBytesMax = 2 * 1024 * 1024;
 const tailBlockBytes = 64 * 1024;
@@ -86,22 +90,39 @@ function splitEntries(chunk: Buffer, end: number, into: LogLine[]): number {
  * From the log's position up to `limit` bytes, whole entries only: what a writer has not finished is left for the next
  * call. An entry longer than any that the shim writes is skipped.
  */
-async function* readEntries(log: OpenLog, limit: number): AsyncGenerator<LogLine[]> {
-  let size = chunkBytes;
+async function* readEntries(
+  log: OpenLog,
+  limit: number,
+  { largeReads, reads }: LogReaders,
+): AsyncGenerator<LogLine[]> {
+  let needed = 0;
   while (log.position < limit) {
-    const chunk = Buffer.allocUnsafeSlow(Math.min(size, limit - log.position));
-    const { bytesRead } = await log.handle.read(chunk, 0, chunk.length, log.position);
+    // Held while the consumer has the entries: they are all that a reader keeps in memory.
+    using slot = largeReads.tryAcquire();
+    const size = Math.max(needed, slot === undefined ? smallReadBytes : largeReadBytes);
+    const { entries, consumed, bytesRead } = await readSome(log, Math.min(size, limit - log.position), reads);
     if (bytesRead === 0) return;
-    const entries: LogLine[] = [];
-    const consumed = splitEntries(chunk, bytesRead, entries);
     if (consumed > 0) {
       log.position += consumed;
-      size = chunkBytes;
+      needed = 0;
       if (entries.length > 0) yield entries;
     } else if (log.position + bytesRead >= limit && bytesRead < entryBytesMax) return;
-    else if (size < entryBytesMax) size = Math.min(size * 2, entryBytesMax);
+    else if (size < entryBytesMax) needed = Math.min(size * 2, entryBytesMax);
     else log.position += bytesRead;
   }
+}
+
+async function readSome(
+  log: OpenLog,
+  size: number,
+  reads: Semaphore,
+): Promise<{ entries: LogLine[]; consumed: number; bytesRead: number }> {
+  using _turn = await reads.acquire();
+  const chunk = Buffer.allocUnsafeSlow(size);
+  const { bytesRead } = await log.handle.read(chunk, 0, size, log.position);
+  const entries: LogLine[] = [];
+  const consumed = splitEntries(chunk, bytesRead, entries);
+  return { entries, consumed, bytesRead };
 }
 
 /**
@@ -142,20 +163,18 @@ async function seekTail(logs: readonly OpenLog[], sizes: readonly number[], coun
 
 /** Wakes when the file may have grown, was renamed, the container ended, or the caller gave up. */
 class ChangeSignal implements Disposable {
-  #watcher: FSWatcher | undefined;
+  readonly readers: LogReaders;
+  #watch: Disposable | undefined;
   #changed = false;
   #wake: (() => void) | undefined;
 
-  watch(path: string): void {
-    this.#watcher?.close();
-    this.#watcher = undefined;
-    try {
-      this.#watcher = watch(path, { persistent: false }, () => this.notify());
-      // The file system may not support it: the poll remains.
-      this.#watcher.on("error", () => this.#watcher?.close());
-    } catch {
-      this.notify();
-    }
+  constructor(readers: LogReaders) {
+    this.readers = readers;
+  }
+
+  watch(path: string, log: OpenLog): void {
+    this.#watch?.[Symbol.dispose]();
+    this.#watch = this.readers.watch(path, log.inode, () => this.notify());
   }
 
   notify(): void {
@@ -176,7 +195,7 @@ class ChangeSignal implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#watcher?.close();
+    this.#watch?.[Symbol.dispose]();
   }
 }
 
@@ -195,20 +214,20 @@ async function* followEntries(
       if (log === undefined && ended) return;
       if (log === undefined) await changes.wait(absentPollMs);
     }
-    changes.watch(path);
+    changes.watch(path, log);
     for (;;) {
       const wasEnded = state.ended;
       const { size } = await log.handle.stat();
       // Truncated in place: rotation with a single file.
       if (size < log.position) log.position = 0;
-      yield* readEntries(log, size);
+      yield* readEntries(log, size, changes.readers);
       const next = await successorOf(path, log);
       if (next !== undefined) {
         // What was written between our last look and the rename.
-        yield* readEntries(log, (await log.handle.stat()).size);
+        yield* readEntries(log, (await log.handle.stat()).size, changes.readers);
         await log.handle.close();
         log = next;
-        changes.watch(path);
+        changes.watch(path, log);
       } else if (wasEnded) return;
       else await changes.wait(pollMs);
     }
@@ -261,7 +280,7 @@ async function* allEntries(
   try {
     const sizes = await Promise.all(logs.map(async (log) => (await log.handle.stat()).size));
     if (options.tail !== "all") await seekTail(logs, sizes, options.tail);
-    for (const [index, log] of logs.entries()) yield* readEntries(log, sizes[index]!);
+    for (const [index, log] of logs.entries()) yield* readEntries(log, sizes[index]!, changes.readers);
     if (!options.follow) return;
     open = logs.slice(0, -1);
     yield* followEntries(path, logs.at(-1), state, changes);
@@ -285,7 +304,7 @@ function untilTimer(options: LogOptions, stop: () => void): NodeJS.Timeout | und
  */
 export async function* readLogBatches(path: string, options: LogOptions): AsyncGenerator<readonly LogLine[]> {
   const state = { ended: false };
-  using changes = new ChangeSignal();
+  using changes = new ChangeSignal(options.readers ?? new LogReaders());
   const end = (): void => {
     state.ended = true;
     changes.notify();

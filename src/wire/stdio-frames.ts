@@ -9,10 +9,15 @@ export const frameHeaderBytes = 8;
 /** One frame around `payload`, in one buffer. */
 export function encodeFrame(stream: StreamName, payload: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(frameHeaderBytes + payload.length);
-  frame.writeUInt32BE(stream === "stdout" ? 0x01000000 : 0x02000000, 0);
-  frame.writeUInt32BE(payload.length, 4);
+  writeFrameHeader(frame, 0, stream, payload.length);
   frame.set(payload, frameHeaderBytes);
   return frame;
+}
+
+/** The header of a frame at `at`, for whoever lays frames out in a buffer of its own. */
+export function writeFrameHeader(target: Buffer, at: number, stream: StreamName, payloadBytes: number): void {
+  target.writeUInt32BE(stream === "stdout" ? 0x01000000 : 0x02000000, at);
+  target.writeUInt32BE(payloadBytes, at + 4);
 }
 
 /** Takes frames apart however the chunks are cut. `onPayload` sees parts of a payload as they come. */

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { call } from "../peers/engine-call.ts";
 import type { KillLab, Sent } from "./kill-lab.ts";
 
@@ -254,7 +256,8 @@ export const autoRemove: Phase = async (lab, aim) => {
     indexes.map((index) => lab.run(`usleep ${20_000 + index * 20_000}; exit 4`, options)),
   );
   const took = performance.now() - started;
-  const hit = await lab.crash(aim * (60 + took * 0.2), () => true, 20);
+  const there = (id: string): boolean => existsSync(join(lab.daemon.dataRoot, "containers", id));
+  const hit = await lab.crash(aim * (60 + took * 0.2), () => ids.some(there), 20);
   for (const id of ids) {
     await lab.until(`the removal of ${id}`, async () =>
       (await lab.find(id)) === undefined ? true : undefined,
