@@ -50,7 +50,7 @@ export function localRfc3339(seconds: number): string {
 const durationPattern = /^[+-]?(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+$/;
 
 /**
- * What `--since` and `--until` send: a Go duration is counted back from now, a time without zone is local, a number
+ * What `--since` and `--until` send: a Go duration is counted back from now (in whole seconds), a time without zone is local, a number
  * stays. Result: seconds, or seconds.nanoseconds, since the epoch. Throws for anything else.
  */
 export function timestampOf(
@@ -59,8 +59,8 @@ export function timestampOf(
   nowMs = Date.now(),
 ): string {
   if (durationPattern.test(text)) {
-    const ns = BigInt(nowMs) * 1_000_000n - BigInt(Math.round(parseDuration(text)));
-    return secondsWithNanos(ns);
+    // Whole seconds, as Docker's client sends them.
+    return String(Math.floor((nowMs - parseDuration(text) / 1e6) / 1000));
   }
   if (/^\d+(\.\d+)?$/.test(text)) return text;
   const match =

@@ -302,6 +302,8 @@ export const groups: readonly Group[] = [
       step("restart -t 0 ev2"),
       step("wait ev2"),
       step("rm ev2"),
+      // The client counts in whole seconds: what is asked for must lie before the current one.
+      step("run --rm busybox sleep 1.1"),
       step("events --since 1m --until 0s --filter container=ev2 --format {{.Type}}|{{.Action}}"),
       step(
         "events --since 1m --until 0s --filter label=team=blue --filter event=die --format {{.Actor.Attributes.exitCode}}|{{.Actor.Attributes.image}}|{{.Status}}|{{.From}}",
@@ -317,7 +319,7 @@ export const groups: readonly Group[] = [
       step("run --rm --pull never nosuchimage true"),
       step("run --rm --pull sometimes busybox true"),
       step(
-        "create --name f1 --restart on-failure:3 --stop-signal HUP --stop-timeout 3 -m 64m --memory-swap 128m --cpus 0.5 --pids-limit 40 --oom-score-adj 100 --cap-add SYS_PTRACE --cap-drop MKNOD --group-add 5 --dns 1.2.3.4 --add-host a:1.1.1.1 --device /dev/null:/dev/x:r --ulimit nofile=10:20 --sysctl net.ipv4.ip_forward=1 --tmpfs /t:size=1m --security-opt no-new-privileges --log-opt max-size=1m --log-opt max-file=2 --read-only --init --shm-size 8m -w /w -u 5:6 --hostname h --domainname d --entrypoint /bin/sh --label x=y -e K=V -p 127.0.0.1:18085:80/udp -v /tmp:/mnt:ro --mount type=tmpfs,target=/m busybox -c true",
+        "create --name f1 --restart on-failure:3 --stop-signal HUP --stop-timeout 3 -m 64m --memory-swap 128m --cpus 0.5 --pids-limit 40 --oom-score-adj 100 --cap-add SYS_PTRACE --cap-drop MKNOD --group-add 5 --dns 1.2.3.4 --add-host a:1.1.1.1 --device /dev/null:/dev/x:r --ulimit nofile=10:20 --sysctl net.ipv4.ip_forward=1 --tmpfs /t:size=1m --security-opt no-new-privileges --log-opt max-size=1m --log-opt max-file=2 --read-only --init --shm-size 8m -w /w -u 5:6 --hostname h --domainname d --entrypoint /bin/sh --label x=y -e K=V -p 127.0.0.1:18085:80/udp -v /usr:/mnt:ro --mount type=tmpfs,target=/m busybox -c true",
       ),
       step(
         "inspect -f {{json.HostConfig.RestartPolicy}}|{{.HostConfig.Memory}}|{{.HostConfig.MemorySwap}}|{{.HostConfig.NanoCpus}}|{{.HostConfig.PidsLimit}}|{{.HostConfig.OomScoreAdj}} f1",
