@@ -158,7 +158,13 @@ class LocalVolumeStore implements VolumeStore, AsyncDisposable {
     await this.#database.commit([
       { sql: "INSERT INTO volume (name, document) VALUES (?, ?)", params: [name, JSON.stringify(stored)] },
     ]);
-    this.#makeDirectory(name);
+    try {
+      this.#makeDirectory(name);
+    } catch (error) {
+      rmSync(join(this.#root, name), { recursive: true, force: true });
+      await this.#database.commit([{ sql: "DELETE FROM volume WHERE name = ?", params: [name] }]);
+      throw error;
+    }
     const volume: Volume = { ...described, mountpoint: this.#dataOf(name) };
     this.#volumes.set(name, volume);
     return volume;
