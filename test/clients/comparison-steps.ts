@@ -348,8 +348,10 @@ export const groups: readonly Group[] = [
       step("run --rm --env-file /no/such/file busybox true"),
       step("run --rm --cidfile /etc/passwd busybox true"),
       step("run --rm --init --restart always busybox true"),
-      step("run -d --rm --name gone busybox sleep 0.1"),
+      step("run -d --rm --name gone busybox sleep 2"),
       step("wait gone"),
+      // Its removal goes on while wait answers.
+      step("run --rm busybox sleep 1"),
       step("start -ai gone"),
       step("run --name in1 -i busybox cat", { stdin: "a\nb\n" }),
       step("start -ai in1", { stdin: "c\n" }),
