@@ -334,7 +334,7 @@ export const groups: readonly Group[] = [
         "inspect -f {{json.Config.Entrypoint}}|{{json.Config.Cmd}}|{{.Config.WorkingDir}}|{{.Config.User}}|{{.Config.Hostname}}|{{.Config.Domainname}}|{{json.Config.Env}}|{{json.Config.Labels}}|{{.Config.StopSignal}}|{{.Config.StopTimeout}}|{{json.Config.ExposedPorts}} f1",
       ),
       step(
-        "inspect -f {{range.Mounts}}{{.Type}}|{{.Source}}|{{.Destination}}|{{.Mode}}|{{.RW}}|{{.Propagation}};{{end}} f1",
+        'inspect -f {{range.Mounts}}{{.Type}}|{{.Source}}|{{.Destination}}|{{.Mode}}|{{.RW}}|{{.Propagation}}{{"\\n"}}{{end}} f1',
         { sorted: "mounts come from a Go map" },
       ),
       step("inspect -f {{.Path}}|{{json.Args}}|{{.Name}}|{{.Driver}}|{{.Platform}}|{{.RestartCount}} f1"),
