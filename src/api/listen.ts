@@ -127,7 +127,8 @@ function fail(exchange: HttpExchange, error: unknown, log: Log): void {
   }
   const { status, message, unexpected } = mapError(error);
   const fields = { method: exchange.method, path: exchange.path, error: unexpected ? error : message };
-  if (status >= 500) log.error("request failed", fields);
+  // 501 refuses by name what is not there yet: the client's mistake, not the daemon's failure.
+  if (status >= 500 && status !== 501) log.error("request failed", fields);
   else log.debug("request refused", fields);
   if (exchange.complete) return;
   if (exchange.open) exchange.sendJson(status, { message });

@@ -72,6 +72,7 @@ export function createExec(
     throw new EngineError("invalid", "No exec command specified", { code: "no-command" });
   }
   checkExecutable(container);
+  ctx.runtime.announce();
   parseDetachKeys(body.DetachKeys);
   if (body.WorkingDir !== "" && !body.WorkingDir.startsWith("/")) {
     throw new EngineError(

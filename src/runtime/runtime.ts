@@ -196,6 +196,8 @@ export interface Runtime extends AsyncDisposable {
     >,
   ): string[];
   prepare(request: SandboxRequest, options?: { signal?: AbortSignal }): Promise<Sandbox>;
+  /** An exec or start will follow soon: the kernel's waits that it meets may begin now (`ShimHost.announce`). Never waits. */
+  announce(): void;
   /** Recovery: a living sandbox, the exit record of a dead one, or undefined. `request` as it was prepared with. */
   recover(request: SandboxRequest): Promise<{ sandbox: Sandbox } | { exit: ExitRecord } | undefined>;
 }
