@@ -4,7 +4,6 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { busyboxRoot, pushLayout, tarOf, writeLayout } from "./peers/images.ts";
-import { leakReport, snapshotHost } from "./peers/leaks.ts";
 import { startRegistry } from "./peers/registry.ts";
 import { startSkiffd } from "./peers/skiffd.ts";
 
@@ -61,12 +60,7 @@ async function demo(nonce: string): Promise<void> {
   run("rmi", reference);
 }
 
-const before = await snapshotHost();
 const nonce = randomBytes(8).toString("hex");
+// The daemon's disposal fails when anything of it is left: mounts, links, nft tables, cgroups, processes.
 await demo(nonce);
-const leaks = await leakReport(before, 10_000);
-if (leaks.length > 0) {
-  console.error(`the demo left something behind:\n${leaks.join("\n")}`);
-  process.exit(1);
-}
 say(`the nonce ${nonce} came back through registry, pull and run; nothing was left behind`);
