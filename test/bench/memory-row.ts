@@ -84,11 +84,11 @@ async function costOfContainer(side: BenchSide, client: Client): Promise<Cost> {
   const made = allPids().filter((pid) => !known.has(pid) && !own.has(pid));
   const workload = made.filter(isWorkload);
   const shims = made.filter((pid) => !isWorkload(pid) && belongs(pid, side));
-  const pss = (pids: readonly number[]): number => memoryKib(pids).pss;
-  const perContainer = (kib: number): number => kib / 1024 / containers;
+  const shimsKib = memoryKib(shims).pss;
+  const allKib = shimsKib + memoryKib(workload).pss + kernel;
   for (const id of ids) await client.expect(204, "DELETE", `/containers/${id}?force=1`);
   await sleep(3000);
-  return { engine: perContainer(pss(shims)), all: perContainer(pss([...shims, ...workload]) + kernel) };
+  return { engine: shimsKib / 1024 / containers, all: allKib / 1024 / containers };
 }
 
 function allPids(): number[] {
@@ -106,7 +106,7 @@ function commandLine(pid: number): string {
 }
 
 function isWorkload(pid: number): boolean {
-  return commandLine(pid).startsWith("sleep\x003600");
+  return commandLine(pid).split("\0", 2).join(" ") === "sleep 3600";
 }
 
 /** Not a kernel thread, and nothing that another program of the machine started meanwhile. */
