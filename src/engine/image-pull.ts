@@ -13,7 +13,7 @@ import {
   platformSatisfies,
 } from "#image/platform.ts";
 import type { WantedLayer } from "#image/unpack.ts";
-import { checkLayersMatch, parseImageConfig, parseManifest } from "#image/validate.ts";
+import { checkLayersMatch, type ParsedManifest, parseImageConfig, parseManifest } from "#image/validate.ts";
 import type { Credentials } from "#registry/credentials.ts";
 import { RegistryError } from "#registry/registry-error.ts";
 import type { RemoteManifest, RemoteRepository } from "#registry/remote-repository.ts";
@@ -112,8 +112,9 @@ async function pullOne(job: PullJob, target: Reference): Promise<{ updated: bool
   } catch (error) {
     throw translate(error, target);
   }
+  const parsed = readTop(top);
   report({ kind: "status", status: `Pulling from ${target.path}`, id: name });
-  const found = await singleManifest(job, top, target);
+  const found = await singleManifest(job, top, parsed, target);
   await using hold = ctx.images.bytes.hold();
   const image = await assemble(job, found, hold);
   report({ kind: "status", status: `Digest: ${top.digest}` });
@@ -137,8 +138,21 @@ interface FoundManifest {
   readonly documents: readonly Buffer[];
 }
 
-async function singleManifest(job: PullJob, top: RemoteManifest, target: Reference): Promise<FoundManifest> {
-  const parsed = parseManifest(top.bytes, top.mediaType);
+/** What is no manifest is the registry's fault, not the request's: Docker answers 500 before the first line of progress. */
+function readTop(top: RemoteManifest): ParsedManifest {
+  try {
+    return parseManifest(top.bytes, top.mediaType);
+  } catch (error) {
+    throw new EngineError("system", messageOf(error), { code: "bad-document", cause: error });
+  }
+}
+
+async function singleManifest(
+  job: PullJob,
+  top: RemoteManifest,
+  parsed: ParsedManifest,
+  target: Reference,
+): Promise<FoundManifest> {
   if (parsed.kind === "manifest") {
     return { manifest: parsed.manifest, digest: top.digest, documents: [top.bytes] };
   }
