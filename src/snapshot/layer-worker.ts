@@ -1,4 +1,5 @@
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readlinkSync } from "node:fs";
+import { setPriority } from "node:os";
 import { parentPort } from "node:worker_threads";
 import { bytesOfText } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
@@ -27,6 +28,11 @@ if (port === null) throw new Error("layer-worker runs only as a worker thread");
 /** Progress is for a human's eye: messages beyond ten a second only cost. */
 const progressIntervalMs = 100;
 const streamChunkBytes = 256 * 1024;
+
+/** Of four busy threads on two cores each would delay the event loop by its time slice. */
+const niceness = 5;
+// setpriority(2): on Linux a thread's id stands for that thread alone.
+setPriority(Number(readlinkSync("/proc/thread-self").split("/").at(-1)), niceness);
 
 function reply(message: JobReply, transfer: ArrayBuffer[] = []): void {
   port?.postMessage(message, transfer);

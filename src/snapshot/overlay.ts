@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { assert } from "#base/assert.ts";
@@ -202,10 +203,10 @@ class OverlaySnapshotter implements Snapshotter {
 
   async createWritable(id: ContainerId): Promise<WritableLayer> {
     const layer = this.writableOf(id);
-    mkdirSync(this.#writableDir(id), { mode: 0o700 });
+    // Not on the event loop: while layers are unpacked the file system's journal makes it wait.
+    await mkdir(this.#writableDir(id), { mode: 0o700 });
     try {
-      mkdirSync(layer.upperDir, { mode: 0o755 });
-      mkdirSync(layer.workDir, { mode: 0o700 });
+      await Promise.all([mkdir(layer.upperDir, { mode: 0o755 }), mkdir(layer.workDir, { mode: 0o700 })]);
     } catch (error) {
       this.#trash(this.#writableDir(id));
       throw error;
