@@ -17,8 +17,7 @@ test("a hundred readers get every event once and in order, few of them in one tu
   await turn();
   bus.publish("container", "a", "id", {});
   bus.publish("container", "b", "id", {});
-  await Promise.resolve();
-  await Promise.resolve();
+  for (let count = 0; count < 50; count += 1) await Promise.resolve();
   const early = got.filter((mine) => mine.length > 0).length;
   assert.ok(early > 0 && early < 50, `${early} at once`);
   for (let count = 0; count < 5; count += 1) await turn();
