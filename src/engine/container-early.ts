@@ -7,8 +7,9 @@
  *    depends on it: without one, or when making it failed, start does everything itself and tells its own errors.
  * 3. It holds nothing that outlives the daemon: a prepared shim ends with its control channel.
  */
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { messageOf } from "#base/errors.ts";
+import { removeDirectory } from "#base/remove-directory.ts";
 import type { Attachment } from "#network/network.ts";
 import type { Sandbox } from "#runtime/runtime.ts";
 import type { Container } from "./container.ts";
@@ -59,7 +60,7 @@ export function prepareEarly(ctx: ContainerContext, container: Container): void 
 async function makeEarly(ctx: ContainerContext, container: Container): Promise<EarlySandbox> {
   await using undo = new AsyncDisposableStack();
   const runDir = runDirOf(ctx, container.id);
-  undo.defer(() => rm(runDir, { recursive: true, force: true }));
+  undo.defer(() => removeDirectory(runDir));
   let attachment: Attachment | undefined;
   undo.defer(() => attachment?.release());
   const [attached] = await Promise.allSettled([
@@ -93,7 +94,7 @@ export async function dropEarly(ctx: ContainerContext, container: Container): Pr
   const results = await Promise.allSettled([
     early.sandbox.abandon(),
     early.attachment?.release(),
-    rm(runDirOf(ctx, container.id), { recursive: true, force: true }),
+    removeDirectory(runDirOf(ctx, container.id)),
   ]);
   for (const result of results) {
     if (result.status === "rejected") {

@@ -1,7 +1,7 @@
 /** What happens when a container's first process has ended. */
-import { rm } from "node:fs/promises";
 import { parseTime } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
+import { removeDirectory } from "#base/remove-directory.ts";
 import type { Sandbox } from "#runtime/runtime.ts";
 import type { ExitRecord } from "#runtime/shim.ts";
 import type { Container } from "./container.ts";
@@ -70,7 +70,7 @@ async function cleanUp(ctx: ContainerContext, container: Container): Promise<voi
   publishVolumeUnmountsLater(ctx, container);
   const results = await Promise.allSettled([
     releaseNetwork(ctx, container),
-    rm(runDirOf(ctx, container.id), { recursive: true, force: true }),
+    removeDirectory(runDirOf(ctx, container.id)),
   ]);
   for (const result of results) {
     if (result.status === "fulfilled") continue;

@@ -1,7 +1,7 @@
 /** Use cases: remove and prune. The row goes first, durably; the bytes after it. */
-import { rm } from "node:fs/promises";
 import { parseTime } from "#base/clock.ts";
 import { EngineError, messageOf } from "#base/errors.ts";
+import { removeDirectory } from "#base/remove-directory.ts";
 import type { Filters } from "#wire/filters.ts";
 import { hasLabel, invalidFilter, matchLabels, parseInstant } from "#wire/filters.ts";
 import type { Container } from "./container.ts";
@@ -96,8 +96,8 @@ async function eraseContainer(
 async function removeFiles(ctx: ContainerContext, container: Container): Promise<void> {
   await Promise.all([
     ctx.snapshotter.removeWritable(container.id),
-    rm(stateDirOf(ctx, container.id), { recursive: true, force: true }),
-    rm(runDirOf(ctx, container.id), { recursive: true, force: true }),
+    removeDirectory(stateDirOf(ctx, container.id)),
+    removeDirectory(runDirOf(ctx, container.id)),
   ]);
 }
 
