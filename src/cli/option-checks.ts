@@ -1,5 +1,6 @@
 /** Checks of single option values, with the messages of Docker's client. */
 import { isIP } from "node:net";
+import { ipcSysctls, ulimitNames } from "#wire/process-options.ts";
 import { parseInteger } from "./flag-types.ts";
 import { parseSize } from "./units.ts";
 
@@ -44,20 +45,9 @@ export function checkLink(text: string): string {
   return text;
 }
 
-const sysctls: ReadonlySet<string> = new Set([
-  "kernel.msgmax",
-  "kernel.msgmnb",
-  "kernel.msgmni",
-  "kernel.sem",
-  "kernel.shmall",
-  "kernel.shmmax",
-  "kernel.shmmni",
-  "kernel.shm_rmid_forced",
-]);
-
 export function checkSysctl(text: string): string {
   const name = text.split("=", 1)[0]!;
-  const allowed = sysctls.has(name) || name.startsWith("net.") || name.startsWith("fs.mqueue.");
+  const allowed = ipcSysctls.has(name) || name.startsWith("net.") || name.startsWith("fs.mqueue.");
   if (!allowed || !text.includes("=")) throw new Error(`sysctl '${text}' is not allowed`);
   return text;
 }
@@ -130,24 +120,6 @@ export interface Ulimit {
   readonly Hard: number;
   readonly Soft: number;
 }
-
-const ulimitNames: ReadonlySet<string> = new Set([
-  "core",
-  "cpu",
-  "data",
-  "fsize",
-  "locks",
-  "memlock",
-  "msgqueue",
-  "nice",
-  "nofile",
-  "nproc",
-  "rss",
-  "rtprio",
-  "rttime",
-  "sigpending",
-  "stack",
-]);
 
 /** `name=soft[:hard]`. */
 export function parseUlimit(text: string): Ulimit {

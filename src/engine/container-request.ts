@@ -2,6 +2,7 @@
 import { EngineError } from "#base/errors.ts";
 import type { Attachment } from "#network/network.ts";
 import type { NamespaceMode, Resources, Runtime, SandboxMount, SandboxRequest } from "#runtime/runtime.ts";
+import { defaultMaskedPaths, defaultReadonlyPaths } from "#runtime/security-profile.ts";
 import type { HostConfig, ResourcesConfig } from "#wire/container-schema.ts";
 import type { Container } from "./container.ts";
 import { effectiveEnv } from "./container-config.ts";
@@ -9,7 +10,6 @@ import { type ContainerContext, logPathOf, runDirOf, stateDirOf } from "./contai
 import type { ContainerDocument, MountPoint } from "./container-document.ts";
 import { shimLogConfig } from "./container-log-config.ts";
 import { containerOfMode } from "./container-references.ts";
-import { defaultMaskedPaths, defaultReadonlyPaths } from "./container-validate.ts";
 
 const privateNamespace: NamespaceMode = { kind: "private" };
 const hostNamespace: NamespaceMode = { kind: "host" };

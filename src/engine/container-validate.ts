@@ -6,6 +6,7 @@ import { isIP } from "node:net";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
 import { parseExtraHost } from "#network/resolver-files.ts";
+import { defaultMaskedPaths, defaultReadonlyPaths } from "#runtime/security-profile.ts";
 import type { ContainerConfig, HostConfig, ResourcesConfig } from "#wire/container-schema.ts";
 import { checkLogConfig } from "./container-log-config.ts";
 import { portRequests } from "./container-ports.ts";
@@ -247,29 +248,6 @@ function checkCpuset(what: string, text: string): void {
 function cpusetMax(text: string): number {
   return text === "" ? -1 : Math.max(...text.split(/[,-]/).map(Number));
 }
-
-/** Docker's lists, shown by inspect; the runtime's own default is these and more. */
-export const defaultMaskedPaths: readonly string[] = [
-  "/proc/acpi",
-  "/proc/asound",
-  "/proc/interrupts",
-  "/proc/kcore",
-  "/proc/keys",
-  "/proc/latency_stats",
-  "/proc/sched_debug",
-  "/proc/scsi",
-  "/proc/timer_list",
-  "/proc/timer_stats",
-  "/sys/devices/virtual/powercap",
-  "/sys/firmware",
-];
-export const defaultReadonlyPaths: readonly string[] = [
-  "/proc/bus",
-  "/proc/fs",
-  "/proc/irq",
-  "/proc/sys",
-  "/proc/sysrq-trigger",
-];
 
 export interface HostDefaults {
   readonly shmSizeBytes: number;

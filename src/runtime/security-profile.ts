@@ -21,8 +21,8 @@ export const defaultMaskedPaths: readonly string[] = [
   "/proc/scsi",
   "/proc/timer_list",
   "/proc/timer_stats",
-  "/sys/firmware",
   "/sys/devices/virtual/powercap",
+  "/sys/firmware",
 ];
 
 export const defaultReadonlyPaths: readonly string[] = [

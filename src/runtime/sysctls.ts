@@ -1,16 +1,6 @@
 import { EngineError } from "#base/errors.ts";
+import { ipcSysctls } from "#wire/process-options.ts";
 import type { NamespaceMode } from "./runtime.ts";
-
-const ipcNames = new Set([
-  "kernel.msgmax",
-  "kernel.msgmnb",
-  "kernel.msgmni",
-  "kernel.sem",
-  "kernel.shmall",
-  "kernel.shmmax",
-  "kernel.shmmni",
-  "kernel.shm_rmid_forced",
-]);
 
 function invalid(message: string): EngineError {
   return new EngineError("invalid", message, { code: "sysctl" });
@@ -35,7 +25,7 @@ export function checkSysctls(
   for (const [name, value] of sysctls) {
     checkShape(name, value);
     const dotted = name.replaceAll("/", ".");
-    if (ipcNames.has(dotted) || dotted.startsWith("fs.mqueue.")) {
+    if (ipcSysctls.has(dotted) || dotted.startsWith("fs.mqueue.")) {
       if (namespaces.ipc.kind === "host") {
         throw invalid(`sysctl ${JSON.stringify(name)} not allowed in host ipc namespace`);
       }

@@ -1,6 +1,7 @@
 import { EngineError } from "#base/errors.ts";
 import type { HostInfo } from "#sys/hostinfo.ts";
 import type { OciRlimit } from "#wire/oci-runtime.ts";
+import { ulimitNames } from "#wire/process-options.ts";
 import { capabilityMask } from "./capabilities.ts";
 
 export interface Ulimit {
@@ -9,24 +10,7 @@ export interface Ulimit {
   readonly hard: number;
 }
 
-const names = new Set([
-  "as",
-  "core",
-  "cpu",
-  "data",
-  "fsize",
-  "locks",
-  "memlock",
-  "msgqueue",
-  "nice",
-  "nofile",
-  "nproc",
-  "rss",
-  "rtprio",
-  "rttime",
-  "sigpending",
-  "stack",
-]);
+const names: ReadonlySet<string> = new Set(["as", ...ulimitNames]);
 
 /** Docker writes unlimited as -1. */
 function value(limit: number): number {
