@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -17,9 +18,20 @@
 /*
  * The root filesystem's mount: made in a mount namespace of the shim's own, so that it lives and dies with the shim and
  * never shows on the host. Where the host's mounts are shared (systemd), only what the shim itself mounts on or
- * unmounts is cut off from the host; everything else keeps its peers, so that rshared and rslave binds work.
+ * unmounts is cut off from the host, for as long as it does; everything else keeps its peers, so that rshared and rslave
+ * binds work.
  */
 
+/* linux/mount.h, which cannot be included beside sys/mount.h. */
+#ifndef MOVE_MOUNT_F_EMPTY_PATH
+#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
+#endif
+#ifndef MOVE_MOUNT_T_EMPTY_PATH
+#define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
+#endif
+#ifndef MOVE_MOUNT_SET_GROUP
+#define MOVE_MOUNT_SET_GROUP 0x00000100
+#endif
 #define CGROUP2_MAGIC 0x63677270
 #define UNIFIED "/sys/fs/cgroup/unified"
 
@@ -46,8 +58,11 @@ static void unescape(char *text)
 	*out = 0;
 }
 
-/* The mount point that holds a directory: the one of its mount id, which is unambiguous where mounts are stacked. */
-static int holding_mount(int fd, char *out, size_t size)
+/*
+ * The mount point that holds a directory: the one of its mount id, which is unambiguous where mounts are stacked. Says
+ * also whether that mount has peers or a master.
+ */
+static int holding_mount(int fd, char *out, size_t size, bool *grouped)
 {
 	char path[64], info[1024];
 	snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
@@ -70,7 +85,12 @@ static int holding_mount(int fd, char *out, size_t size)
 		}
 		if (field == NULL)
 			break;
-		field[strcspn(field, " ")] = 0;
+		char *end = field + strcspn(field, " ");
+		char *optional = end, *separator = strstr(end, " - ");
+		if (separator != NULL)
+			*separator = 0;
+		*grouped = strstr(optional, " shared:") != NULL || strstr(optional, " master:") != NULL;
+		*end = 0;
 		unescape(field);
 		result = snprintf(out, size, "%s", field) < (int)size ? 0 : -1;
 	}
@@ -79,17 +99,60 @@ static int holding_mount(int fd, char *out, size_t size)
 	return result;
 }
 
-/*
- * Slave, not private: what the host mounts there later (a volume below /run) is still seen, and nothing of ours
- * goes the other way. On a mount that is not shared it changes nothing.
- */
-static int stop_propagation_of_holder(int run_dir, struct failure *failure)
-{
+/* The mount that holds the run directory, as the host has it. */
+struct holder {
+	/* Its root on the host's side, -1 when it shares with nobody. */
+	int host_root;
 	char mount_point[4096];
-	if (holding_mount(run_dir, mount_point, sizeof mount_point) < 0)
+};
+
+static int find_holder(struct holder *holder, int run_dir, struct failure *failure)
+{
+	bool grouped = false;
+	holder->host_root = -1;
+	if (holding_mount(run_dir, holder->mount_point, sizeof holder->mount_point, &grouped) < 0)
 		return fail(failure, "find mount of", "the run directory");
-	if (mount(NULL, mount_point, NULL, MS_SLAVE, NULL) < 0)
-		return fail(failure, "make slave", mount_point);
+	if (grouped)
+		holder->host_root = open(holder->mount_point, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return grouped && holder->host_root < 0 ? fail(failure, "open", holder->mount_point) : 0;
+}
+
+/* MOVE_MOUNT_SET_GROUP came with Linux 5.15: older kernels refuse the flag before they look at the descriptors. */
+static bool can_set_group(void)
+{
+	const unsigned flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | MOVE_MOUNT_SET_GROUP;
+	return syscall(SYS_move_mount, -1, "", -1, "", flags) < 0 && errno == EBADF;
+}
+
+/*
+ * Gives the run directory a private mount of its own in this namespace, on which the root filesystem is then mounted.
+ * While that is done its holder is private too; afterwards it joins the host's group again, so that binds from it
+ * propagate as they are told. A kernel that cannot do this gets a slave: nothing of ours goes to the host, and neither
+ * does what a container mounts on an rshared bind from that very mount.
+ */
+static int isolate_run_dir(const struct holder *holder, int run_dir, struct failure *failure)
+{
+	const char *holding = holder->mount_point;
+	if (holder->host_root < 0)
+		return 0;
+	if (!can_set_group())
+		return mount(NULL, holding, NULL, MS_SLAVE, NULL) < 0 ? fail(failure, "make slave", holding) : 0;
+	if (mount(NULL, holding, NULL, MS_PRIVATE, NULL) < 0)
+		return fail(failure, "make private", holding);
+	if (fchdir(run_dir) < 0 || mount(".", ".", NULL, MS_BIND, NULL) < 0)
+		return fail(failure, "bind", "the run directory");
+	if (syscall(SYS_move_mount, holder->host_root, "", AT_FDCWD, holding,
+		    MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_SET_GROUP) < 0)
+		return fail(failure, "share again", holding);
+	return 0;
+}
+
+static int reopen_run_dir(const struct launch *launch, int run_dir, struct failure *failure)
+{
+	int here = open(launch->run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (here < 0 || dup3(here, run_dir, O_CLOEXEC) < 0)
+		return fail(failure, "open", launch->run_dir);
+	close(here);
 	return 0;
 }
 
@@ -105,7 +168,8 @@ static int hide_unified(struct failure *failure)
 		return 0;
 	char parent[4096];
 	int fd = open("/sys/fs/cgroup", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int found = fd < 0 ? -1 : holding_mount(fd, parent, sizeof parent);
+	bool grouped;
+	int found = fd < 0 ? -1 : holding_mount(fd, parent, sizeof parent, &grouped);
 	if (fd >= 0)
 		close(fd);
 	if (found < 0)
@@ -171,17 +235,19 @@ int rootfs_mount(const struct launch *launch, int run_dir, struct failure *failu
 {
 	char target[4096];
 	snprintf(target, sizeof target, "%s/rootfs", launch->run_dir);
+	struct holder holder;
+	if (find_holder(&holder, run_dir, failure) < 0)
+		return -1;
 	if (unshare(CLONE_NEWNS) < 0)
 		return fail(failure, "unshare", "mount namespace");
-	/* The descriptor still stands for the directory on the host's mount: from here on, for the one in this namespace. */
-	int here = open(launch->run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (here < 0 || dup3(here, run_dir, O_CLOEXEC) < 0)
-		return fail(failure, "open", launch->run_dir);
-	close(here);
+	/* The descriptor still stands for the directory on the host's mount; and once isolated, for what lies below. */
+	if (reopen_run_dir(launch, run_dir, failure) < 0 || isolate_run_dir(&holder, run_dir, failure) < 0 ||
+	    reopen_run_dir(launch, run_dir, failure) < 0)
+		return -1;
+	if (holder.host_root >= 0)
+		close(holder.host_root);
 	if (mkdirat(run_dir, "rootfs", 0755) < 0 && errno != EEXIST)
 		return fail(failure, "mkdir", target);
-	if (stop_propagation_of_holder(run_dir, failure) < 0)
-		return -1;
 	if ((launch->flags & LAUNCH_HIDE_UNIFIED) != 0 && hide_unified(failure) < 0)
 		return -1;
 	if (launch->lower_dirs.count > 0)
