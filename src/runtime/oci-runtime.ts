@@ -14,6 +14,7 @@ import { closeFd } from "#sys/files.ts";
 import { type HostInfo, readHostInfo } from "#sys/hostinfo.ts";
 import type { OciDevice, OciDeviceRule, OciRlimit } from "#wire/oci-runtime.ts";
 import { loadApparmorProfile } from "./apparmor.ts";
+import { checkBindPropagation } from "./bind-propagation.ts";
 import { capabilitiesOf } from "./capabilities.ts";
 import { type DetectedRuntime, detectRuntimes, type RuntimeConfig } from "./detect.ts";
 import { customDevices, hostDevices, parseDeviceRule } from "./devices.ts";
@@ -137,6 +138,7 @@ class OciRuntime implements Runtime {
       recursiveReadOnly: this.#host.kernelVersion >= recursiveReadOnlyKernel,
     });
     const seccomp = await this.#seccompFor(plan);
+    await checkBindPropagation(request.mounts);
     const shim = await this.#options.shimHost.launch(this.#launchOf(request, plan), options);
     try {
       const rootFd = openRoot(shimRootPath(shim));
