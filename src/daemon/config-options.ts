@@ -20,6 +20,11 @@ export const options = [
   },
   { flag: "bip", key: "bip", kind: "string", help: "IPv4 address for the default bridge" },
   {
+    flag: "check-state",
+    kind: "bool",
+    help: "Check that the state of a stopped daemon agrees with itself, and exit (ours)",
+  },
+  {
     flag: "cgroup-parent",
     key: "cgroup-parent",
     kind: "string",

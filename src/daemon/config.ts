@@ -8,7 +8,7 @@ import { type AddressPool, isCidr, type RuntimeSetting, type UlimitSetting } fro
 
 /** Everything that can be set, read once, checked and frozen. Parts are handed down; nobody below reads the environment. */
 export interface DaemonConfig {
-  readonly action: "run" | "help" | "version" | "validate";
+  readonly action: "run" | "help" | "version" | "validate" | "check";
   /** Paths of unix sockets. */
   readonly sockets: readonly string[];
   /** Group of the sockets; undefined: `skiff` where it exists. */
@@ -194,6 +194,7 @@ function checkRest(read: Reader, config: DaemonConfig): void {
 function chooseAction(read: Reader): DaemonConfig["action"] {
   if (read.bool("help")) return "help";
   if (read.bool("version")) return "version";
+  if (read.bool("check-state")) return "check";
   return read.bool("validate") ? "validate" : "run";
 }
 

@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { createHttpFront } from "#api/listen.ts";
 import { apiVersionMax, formatVersion } from "#api/version.ts";
@@ -8,6 +10,7 @@ import { skiffVersion } from "#base/version.ts";
 import { compose } from "./compose.ts";
 import { type DaemonConfig, readConfig, usage } from "./config.ts";
 import { ConfigError } from "./config-sources.ts";
+import { findDisagreements } from "./fsck.ts";
 import { returnIdleMemory } from "./idle-memory.ts";
 import { reportLoopDelay } from "./loop-delay.ts";
 import { claimPidfile, claimRoot, StartupError } from "./roots.ts";
@@ -103,6 +106,17 @@ function limitShutdown(timeoutMs: number, log: Log): void {
   }, timeoutMs).unref();
 }
 
+/** `--check-state`: one line for each disagreement; the exit status is 1 when there are any. */
+async function checkState(config: DaemonConfig, log: Log): Promise<number> {
+  if (!existsSync(join(config.dataRoot, "state.db"))) {
+    throw new StartupError(`there is no state in the data root ${config.dataRoot}`);
+  }
+  using _data = claimRoot(config.dataRoot, "data root");
+  const found = await findDisagreements({ dataRoot: config.dataRoot, execRoot: config.execRoot, log });
+  process.stdout.write(found.length === 0 ? "state OK\n" : `${found.join("\n")}\n`);
+  return found.length === 0 ? 0 : 1;
+}
+
 async function main(): Promise<void> {
   const config = readConfigOrExit();
   if (config.action === "help") process.stdout.write(usage());
@@ -113,6 +127,7 @@ async function main(): Promise<void> {
     const log = createLog(config.logLevel, (line) => process.stderr.write(line));
     crashOnBrokenInvariant(log);
     try {
+      if (config.action === "check") process.exit(await checkState(config, log));
       await run(config, log);
     } catch (error) {
       if (error instanceof StartupError || error instanceof EngineError) refuse(messageOf(error));
