@@ -19,6 +19,7 @@ import type { ExecRequest, Runtime, Sandbox, SandboxRequest } from "#runtime/run
 import type { ExitRecord, ShimHost, StdioStream } from "#runtime/shim.ts";
 import { createShimHost } from "#runtime/shim-host.ts";
 import { killCgroup, readCgroupLayout, readPids, removeCgroupParent } from "#sys/cgroup.ts";
+import { objectsLeft } from "../peers/leaks.ts";
 
 /** A runtime on temporary roots with one image of busybox and C probes: what the runtime's and the profile's tests use. */
 const nativeBinary = join(import.meta.dirname, "../../native/build/skiff-native");
@@ -151,7 +152,14 @@ export class RuntimeRig implements AsyncDisposable {
       await sleep(5);
     await this.runtime[Symbol.asyncDispose]();
     removeCgroupParent(layout, `/${this.#name}-shims`);
+    const left = await objectsLeft({
+      home: this.root,
+      dataRoot: this.root,
+      cgroupParent: `/${this.#name}`,
+      children: [],
+    });
     rmSync(this.root, { recursive: true, force: true });
+    if (left.length > 0) throw new Error(`left over after the runtime:\n${left.join("\n")}`);
   }
 }
 

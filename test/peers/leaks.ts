@@ -87,7 +87,7 @@ export function removeStaleCgroups(): void {
   const homes = new Set(readdirSync("/tmp").map((name) => name.split("-").at(-1)));
   for (const path of cgroups()) {
     const name = basename(path);
-    const peer = /^skiff-peer-(\d+)$/.exec(name)?.[1];
+    const peer = /^skiff-(?:peer|test-runtime)-(\d+)(?:-shims)?$/.exec(name)?.[1];
     const suffix = /^skiff-(?:test|lab)-(?:.*-)?([A-Za-z0-9]{6})$/.exec(name)?.[1];
     const stale =
       peer === undefined ? suffix !== undefined && !homes.has(suffix) : !existsSync(`/proc/${peer}`);
