@@ -4,17 +4,18 @@
  * 1. A container whose row says that it runs is taken over from its shim, or gets the exit that its shim recorded, or,
  *    where there is neither, counts as killed.
  * 2. A container that was being started when the daemon died either runs (its shim says so) or never did.
- * 3. What no row names is removed: writable layers, state and run directories, and the volumes that belonged to a
+ * 3. A container's directories are made while its row is committed: those that are missing are made now.
+ * 4. What no row names is removed: writable layers, state and run directories, and the volumes that belonged to a
  *    container which was being made or removed.
  */
-import { readdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { errnoOf, messageOf } from "#base/errors.ts";
 import { isId } from "#base/ids.ts";
 import { Semaphore } from "#base/lock.ts";
 import type { Sandbox, SandboxRequest } from "#runtime/runtime.ts";
 import type { ExitRecord } from "#runtime/shim.ts";
 import type { Container } from "./container.ts";
-import { type ContainerContext, runDirOf } from "./container-context.ts";
+import { type ContainerContext, runDirOf, stateDirOf } from "./container-context.ts";
 import { handleExit } from "./container-exit.ts";
 import { sandboxRequest } from "./container-request.ts";
 import { startContainer } from "./container-start.ts";
@@ -30,6 +31,7 @@ export async function recoverContainers(ctx: ContainerContext): Promise<void> {
   const containers = [...ctx.table.all()];
   for (const container of containers) container.published = true;
   const runDirs = new Set(await namesIn(`${ctx.execRoot}/containers`));
+  await makeMissing(ctx, containers);
   const slots = new Semaphore(concurrency);
   await Promise.all(
     containers.map(async (container) => {
@@ -45,6 +47,18 @@ export async function recoverContainers(ctx: ContainerContext): Promise<void> {
   await removeOrphans(ctx, runDirs);
   await ctx.networks.reconcile();
   ctx.background("starting containers with the daemon", startWithDaemon(ctx, containers));
+}
+
+/** Also after power loss: the row was flushed, its directories need not have been. */
+async function makeMissing(ctx: ContainerContext, containers: readonly Container[]): Promise<void> {
+  const layers = new Set<string>(await ctx.snapshotter.listWritable());
+  const stateDirs = new Set(await namesIn(`${ctx.dataRoot}/containers`));
+  for (const { id } of containers) {
+    if (!layers.has(id)) await ctx.snapshotter.createWritable(id);
+    if (!stateDirs.has(id)) await mkdir(stateDirOf(ctx, id), { recursive: true, mode: 0o710 });
+    if (layers.has(id) && stateDirs.has(id)) continue;
+    ctx.log.warn("a container's directories were missing and are empty now", { container: id });
+  }
 }
 
 async function recoverOne(ctx: ContainerContext, container: Container, hasRunDir: boolean): Promise<void> {

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { assert } from "#base/assert.ts";
@@ -203,12 +203,18 @@ class OverlaySnapshotter implements Snapshotter {
 
   async createWritable(id: ContainerId): Promise<WritableLayer> {
     const layer = this.writableOf(id);
+    const staging = this.#stagingPath();
     // Not on the event loop: while layers are unpacked the file system's journal makes it wait.
-    await mkdir(this.#writableDir(id), { mode: 0o700 });
+    await mkdir(staging, { mode: 0o700 });
     try {
-      await Promise.all([mkdir(layer.upperDir, { mode: 0o755 }), mkdir(layer.workDir, { mode: 0o700 })]);
+      await Promise.all([
+        mkdir(join(staging, "diff"), { mode: 0o755 }),
+        mkdir(join(staging, "work"), { mode: 0o700 }),
+      ]);
+      // What has the name is whole, whenever the daemon dies. An empty directory in its place would be replaced.
+      await rename(staging, this.#writableDir(id));
     } catch (error) {
-      this.#trash(this.#writableDir(id));
+      this.#trash(staging);
       throw error;
     }
     return layer;

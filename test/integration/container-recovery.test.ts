@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -151,4 +151,15 @@ test("killed while containers start and exit: every one is whole afterwards, not
   }
   await sleep(300);
   assert.deepEqual(readdirSync(join(lab.execRoot, "containers")), []);
+});
+
+test("a row whose directories were not made yet when the daemon died is a whole container", async () => {
+  const id = await ok(lab, ["create", "--name", "early", "busybox", "echo", "whole"]);
+  await lab.kill();
+  rmSync(join(lab.dataRoot, "overlay2", `w-${id}`), { recursive: true });
+  rmSync(join(lab.dataRoot, "containers", id), { recursive: true });
+  await lab.start();
+  assert.equal(await ok(lab, ["start", "-a", "early"]), "whole");
+  assert.equal(await ok(lab, ["logs", "early"]), "whole");
+  await ok(lab, ["rm", "early"]);
 });
