@@ -3,6 +3,7 @@ import { provideDockerCli } from "../peers/peer-cache.ts";
 import { freePort } from "../peers/registry.ts";
 import { installBundle } from "./bundle.ts";
 import { onOwnDisk } from "./disk.ts";
+import { verifyDurable } from "./durability.ts";
 import { goals } from "./goals.ts";
 import type { Figures } from "./measure.ts";
 import { rows } from "./rows.ts";
@@ -70,6 +71,8 @@ function printGoal(row: string, figures: ReadonlyMap<string, Figures>): void {
 async function main(): Promise<void> {
   await using stack = new AsyncDisposableStack();
   provideDockerCli();
+  for (const signal of ["SIGINT", "SIGTERM"] as const)
+    process.once(signal, () => void stack.disposeAsync().finally(() => process.exit(1)));
   const port = await freePort();
   const bundle = installBundle();
   stack.defer(() => bundle.remove());
@@ -80,6 +83,10 @@ async function main(): Promise<void> {
   const sides: BenchSide[] = [skiff, dockerd];
   if (!options.includes("--no-podman")) sides.push(stack.use(await onOwnDisk(() => podmanSide(port))));
   sides.push(cold);
+  if (chosen.some((row) => row.name.startsWith("start-"))) {
+    await using victim = await onOwnDisk(() => skiffSide(port, "skiff", [], bundle.skiffd));
+    for (const side of [victim, dockerd]) await verifyDurable(side);
+  }
   const started = performance.now();
   for (const row of chosen) {
     const use = sides.filter((side) => row.sides?.(side.name) ?? true);

@@ -17,6 +17,9 @@ export interface BenchSide extends AsyncDisposable {
   enginePids(): number[];
   /** Command lines of what the engine starts for each container, beside the workload. */
   readonly containerProcess: RegExp;
+  readonly dataRoot: string;
+  /** SIGKILL and a new start on the same roots, in another network namespace: only for a side that ends with it. */
+  crash?(): Promise<void>;
   readonly registry: PeerRegistry;
   /** Namespaced runner of a command beside the engine: for skopeo. */
   readonly netnsOf: number;
@@ -46,6 +49,7 @@ export async function dockerdSide(port: number): Promise<BenchSide> {
     cli: dockerCli(daemon.socket),
     enginePids: () => daemon.daemonPids(),
     containerProcess: /containerd-shim|docker-proxy/,
+    dataRoot: daemon.dataRoot,
     registry,
     netnsOf: daemon.pid,
     async [Symbol.asyncDispose]() {
@@ -76,6 +80,11 @@ export async function skiffSide(
     // The native launcher and the namespace helper; shims belong to their containers.
     enginePids: () => [pid, ...childrenOf(pid)],
     containerProcess: /skiff-native|launcher|shim/,
+    dataRoot: daemon.dataRoot,
+    crash: async () => {
+      await daemon.kill();
+      await daemon.restart();
+    },
     registry,
     netnsOf: pid,
     async [Symbol.asyncDispose]() {
@@ -178,6 +187,7 @@ export async function podmanSide(port: number): Promise<BenchSide> {
     },
     enginePids: () => [],
     containerProcess: /conmon/,
+    dataRoot: join(home, "root"),
     registry,
     netnsOf: child.pid!,
     async [Symbol.asyncDispose]() {
