@@ -127,8 +127,9 @@ function fail(exchange: HttpExchange, error: unknown, log: Log): void {
   }
   const { status, message, unexpected } = mapError(error);
   const fields = { method: exchange.method, path: exchange.path, error: unexpected ? error : message };
-  // 501 refuses by name what is not there yet: the client's mistake, not the daemon's failure.
-  if (status >= 500 && status !== 501) log.error("request failed", fields);
+  // 501 refuses by name what is not there yet, and a client that went away had its reasons: neither is a failure here.
+  const ofClient = status === 501 || (error instanceof EngineError && error.kind === "cancelled");
+  if (status >= 500 && !ofClient) log.error("request failed", fields);
   else log.debug("request refused", fields);
   if (exchange.complete) return;
   if (exchange.open) exchange.sendJson(status, { message });
