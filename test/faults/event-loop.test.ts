@@ -9,12 +9,15 @@ import { call } from "../peers/engine-call.ts";
 import { busyboxLayout, pushLayout } from "../peers/images.ts";
 import { type PeerRegistry, startRegistry } from "../peers/registry.ts";
 import { startSkiffd, type TestDaemon } from "../peers/skiffd.ts";
+import { type IdleLoop, startIdleLoop } from "./idle-loop.ts";
 
 /**
  * The daemon's event loop stays free, and its memory bounded, while it pulls 420 MB in 27,000 files, starts containers,
  * and more than a thousand clients hold connections that they never read from. Measured by the daemon itself (`--debug`).
  */
 const p99MsMax = 20;
+/** An idle process's p99 on a machine that has processors to spare. Where others take them, what it suffers is added. */
+const quietMs = 5;
 /** What 1,020 connections may hold when their readers have just stalled: Node reads and writes in pieces of 64 KiB. */
 const onsetBytesMax = 1_020 * 256 * 1024;
 /** And what 200 MB of output that nobody reads may add then. */
@@ -50,6 +53,7 @@ function stalledReader(socketPath: string, head: string): Promise<Socket> {
 describe("the daemon under load", () => {
   let registry: PeerRegistry;
   let daemon: TestDaemon;
+  let idle: IdleLoop;
   let busybox: string;
   let big: string;
   const readers: Socket[] = [];
@@ -99,8 +103,9 @@ describe("the daemon under load", () => {
   async function under(
     what: string,
     work: () => Promise<unknown>,
-  ): Promise<{ delay: LoopLine; growth: number; ms: number }> {
+  ): Promise<{ delay: LoopLine; limitMs: number; growth: number; ms: number }> {
     await loopDelay();
+    await idle.p99Ms();
     const residentBefore = resident();
     let most = residentBefore;
     const sampling = setInterval(() => {
@@ -114,18 +119,21 @@ describe("the daemon under load", () => {
     }
     const ms = performance.now() - started;
     const delay = await loopDelay();
+    const idleMs = await idle.p99Ms();
+    const limitMs = idleMs <= quietMs ? p99MsMax : p99MsMax + idleMs;
     const growth = most - residentBefore;
     console.log(
       `${what}: ${ms.toFixed(0)} ms; event loop p50 ${delay.p50Ms}, p99 ${delay.p99Ms}, max ${delay.maxMs} ms of ` +
-        `${delay.turns} turns; memory ${(residentBefore / 2 ** 20).toFixed(0)} MiB and ${(growth / 2 ** 20).toFixed(0)} more`,
+        `${delay.turns} turns (an idle process: p99 ${idleMs.toFixed(1)}); memory ${(residentBefore / 2 ** 20).toFixed(0)} MiB and ${(growth / 2 ** 20).toFixed(0)} more`,
     );
-    return { delay, growth, ms };
+    return { delay, limitMs, growth, ms };
   }
 
   before(async () => {
     const layout = fiveLayerLayout();
     registry = await startRegistry();
     daemon = await startSkiffd({ args: ["--debug"] });
+    idle = startIdleLoop();
     busybox = `${registry.address}/busybox:latest`;
     big = `${registry.address}/five:latest`;
     pushLayout(busyboxLayout(), busybox);
@@ -134,6 +142,7 @@ describe("the daemon under load", () => {
   });
   after(async () => {
     for (const reader of readers) reader.destroy();
+    idle?.[Symbol.dispose]();
     await daemon?.[Symbol.asyncDispose]();
     await registry?.[Symbol.asyncDispose]();
   });
@@ -179,8 +188,9 @@ describe("the daemon under load", () => {
     const pulls = await under("pulls of 420 MB and starts beside them", () =>
       Promise.all([pullTwice(), startMany()]),
     );
-    for (const { delay } of [alone, onset, stalled, pulls])
-      assert.ok(delay.p99Ms <= p99MsMax, JSON.stringify(delay));
+    for (const { delay, limitMs } of [alone, onset, stalled, pulls]) {
+      assert.ok(delay.p99Ms <= limitMs, `${JSON.stringify(delay)}, at most ${limitMs}`);
+    }
     assert.ok(onset.growth <= onsetBytesMax, `grew by ${onset.growth} bytes`);
     assert.ok(stalled.growth <= growthBytesMax, `grew by ${stalled.growth} bytes`);
     // The shim gives a reader a second or two before it goes on without it: once.
