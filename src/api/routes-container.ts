@@ -145,7 +145,6 @@ function laterRoutes(): Route[] {
   });
   return [
     later("GET", "/containers/{id}/stats", "reading a container's statistics"),
-    later("GET", "/containers/{id}/export", "exporting a container"),
     later("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
     later("HEAD", "/containers/{id}/archive", "copying from a container"),
     later("GET", "/containers/{id}/archive", "copying from a container"),

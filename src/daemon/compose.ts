@@ -2,6 +2,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Route } from "#api/route.ts";
+import { archiveRoutes } from "#api/routes-archive.ts";
 import { containerRoutes } from "#api/routes-container.ts";
 import { execRoutes } from "#api/routes-exec.ts";
 import { imageRoutes } from "#api/routes-image.ts";
@@ -98,6 +99,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
     routes: [
       ...systemRoutes(system),
       ...containerRoutes(containers),
+      ...archiveRoutes(containers),
       ...execRoutes(containers),
       ...imageRoutes(images),
       ...volumeRoutes(volumeEngine),

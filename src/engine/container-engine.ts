@@ -1,4 +1,5 @@
 /** The container engine: everything that can be done with containers, by name, id or unique prefix. */
+import type { Readable } from "node:stream";
 import { AssertionFailure } from "#base/assert.ts";
 import type { ImageId } from "#base/digest.ts";
 import { KeyedLock } from "#base/lock.ts";
@@ -12,6 +13,7 @@ import type { ContainerContext, ContainerDefaults, ContainerEngineDeps } from ".
 import { type Created, type CreateRequest, createContainer } from "./container-create.ts";
 import { dropEarly } from "./container-early.ts";
 import { watchExit } from "./container-exit.ts";
+import { exportContainer } from "./container-export.ts";
 import { startHealthChecks } from "./container-health.ts";
 import { inspectContainer } from "./container-inspect.ts";
 import { type Attachment, type AttachRequest, attachContainer, resizeContainer } from "./container-io.ts";
@@ -60,6 +62,8 @@ export interface ContainerEngine extends AsyncDisposable {
   logs(reference: string, request: LogRequest): ContainerLog;
   top(reference: string, psArgs: string): Promise<ProcessTable>;
   changes(reference: string): Promise<Change[]>;
+  /** The container's file system as one flat tar. */
+  export(reference: string, signal: AbortSignal): Readable;
   createExec(reference: string, body: ExecCreateBody): string;
   startExec(execId: string, body: ExecStartBody): ExecStart;
   inspectExec(execId: string): ExecInspectJson;
@@ -176,6 +180,7 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
         layers.map((layer) => layer.key),
       );
     },
+    export: (reference, signal) => exportContainer(ctx, find(reference), signal),
     createExec: (reference, body) => createExec(ctx, execs, find(reference), body),
     startExec: (id, body) => {
       const { exec, container } = execOf(id);

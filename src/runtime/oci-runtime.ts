@@ -126,6 +126,10 @@ class OciRuntime implements Runtime {
     return [...profile.warnings, ...checkResources(request.resources, this.#support)];
   }
 
+  get baseLayers(): readonly string[] {
+    return this.#scaffold === undefined ? [] : [this.#scaffold];
+  }
+
   async prepare(request: SandboxRequest, options: { signal?: AbortSignal } = {}): Promise<Sandbox> {
     const plan = this.#plan(request);
     const mounts = planMounts(request, {

@@ -35,6 +35,10 @@ export interface TarJob {
   readonly directory: string;
   /** Set for a writable layer: 0:0 devices and opaque directories become `.wh.` entries, by what these hold. */
   readonly below?: readonly string[];
+  /** A finished layer: its marks become `.wh.` entries whatever lies below. */
+  readonly layer?: true;
+  /** Layers below the directory, top first: the archive is of what a mount of all would show. */
+  readonly merge?: readonly string[];
   /** Path inside the directory to start at (resolved beneath it), and the name it gets in the archive. */
   readonly from?: string;
   readonly as?: string;

@@ -17,7 +17,7 @@ import {
 } from "./layer-job.ts";
 import { LayerStack } from "./layer-stack.ts";
 import { removeTreeAt } from "./remove-tree.ts";
-import { writeTreeTar } from "./tree-tar.ts";
+import { writeMergedTar, writeTreeTar } from "./tree-tar.ts";
 import { treeSizeBytes } from "./tree-walk.ts";
 
 /** Entry of a worker thread: one job at a time, every call synchronous. The pool is layer-workers.ts. */
@@ -94,7 +94,19 @@ class ChunkStream {
 
 function runTar(job: TarJob, id: number, control: Int32Array): undefined {
   const stream = new ChunkStream(id, control);
-  using below = job.below === undefined ? undefined : new LayerStack(job.below);
+  if (job.merge !== undefined) {
+    using roots = new DisposableStack();
+    const rootFds = [job.directory, ...job.merge].map((directory) => {
+      const fd = openRoot(directory);
+      roots.defer(() => closeFd(fd));
+      return fd;
+    });
+    writeMergedTar(rootFds, (chunk) => stream.write(chunk));
+    stream.flush();
+    return undefined;
+  }
+  using stack = job.below === undefined ? undefined : new LayerStack(job.below);
+  const below = job.layer === true ? "anything" : stack;
   withRoot(job.directory, (rootFd) => {
     writeTreeTar(rootFd, (chunk) => stream.write(chunk), {
       ...(below === undefined ? {} : { below }),

@@ -246,6 +246,20 @@ class OverlaySnapshotter implements Snapshotter {
     return this.#workers.tar({ kind: "tar", directory: upperDir, below: this.#below(stack) }, options);
   }
 
+  mergedTar(
+    id: ContainerId,
+    stack: readonly LayerKey[],
+    options: { extra?: readonly string[]; signal?: AbortSignal } = {},
+  ): Readable {
+    const { extra = [], ...rest } = options;
+    const merge = [...this.#below(stack), ...extra];
+    return this.#workers.tar({ kind: "tar", directory: this.writableOf(id).upperDir, merge }, rest);
+  }
+
+  layerTar(key: LayerKey, options: { signal?: AbortSignal } = {}): Readable {
+    return this.#workers.tar({ kind: "tar", directory: this.pathOf(key), layer: true }, options);
+  }
+
   /** Directories of a stack, top first, as overlay's lowerdir lists them. */
   #below(stack: readonly LayerKey[]): string[] {
     return stack.map((key) => this.pathOf(key)).reverse();

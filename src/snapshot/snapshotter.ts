@@ -82,4 +82,18 @@ export interface Snapshotter {
   writableUsage(id: ContainerId): Promise<number>;
   /** The writable layer as an OCI layer tar (whiteouts as `.wh.`), deterministic. For commit and builds. */
   diffTar(id: ContainerId, stack: readonly LayerKey[], options?: { signal?: AbortSignal }): Readable;
+  /**
+   * What a mount of the writable layer over its stack (and over `extra` directories at the very bottom) would show, as a
+   * plain tar, without a mount. For export.
+   */
+  mergedTar(
+    id: ContainerId,
+    stack: readonly LayerKey[],
+    options?: { extra?: readonly string[]; signal?: AbortSignal },
+  ): Readable;
+  /**
+   * A sealed layer packed again. The same bytes, and so the layer's DiffID, where `diffTar` made it; layers from elsewhere
+   * were written by other tar programs, so whoever relies on the digest checks it.
+   */
+  layerTar(key: LayerKey, options?: { signal?: AbortSignal }): Readable;
 }
