@@ -151,6 +151,5 @@ function laterRoutes(): Route[] {
     later("PUT", "/containers/{id}/archive", "copying to a container"),
     later("GET", "/containers/{id}/checkpoints", "checkpointing a container"),
     later("POST", "/containers/{id}/checkpoints", "checkpointing a container"),
-    later("POST", "/commit", "committing a container"),
   ];
 }

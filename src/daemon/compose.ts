@@ -6,6 +6,7 @@ import { archiveRoutes } from "#api/routes-archive.ts";
 import { containerRoutes } from "#api/routes-container.ts";
 import { execRoutes } from "#api/routes-exec.ts";
 import { imageRoutes } from "#api/routes-image.ts";
+import { imageTransferRoutes } from "#api/routes-image-transfer.ts";
 import { networkRoutes } from "#api/routes-network.ts";
 import { systemRoutes } from "#api/routes-system.ts";
 import { volumeRoutes } from "#api/routes-volume.ts";
@@ -102,6 +103,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
       ...archiveRoutes(containers),
       ...execRoutes(containers),
       ...imageRoutes(images),
+      ...imageTransferRoutes(images, containers),
       ...volumeRoutes(volumeEngine),
       ...networkRoutes(networkEngine),
     ],

@@ -9,6 +9,7 @@ import type { ContainerInspectJson } from "#wire/container-json.ts";
 import type { ContainerUpdateBody, ExecCreateBody, ExecStartBody } from "#wire/container-schema.ts";
 import type { Filters } from "#wire/filters.ts";
 import type { Container } from "./container.ts";
+import { type CommitSource, commitSource } from "./container-commit.ts";
 import type { ContainerContext, ContainerDefaults, ContainerEngineDeps } from "./container-context.ts";
 import { type Created, type CreateRequest, createContainer } from "./container-create.ts";
 import { dropEarly } from "./container-early.ts";
@@ -62,6 +63,8 @@ export interface ContainerEngine extends AsyncDisposable {
   logs(reference: string, request: LogRequest): ContainerLog;
   top(reference: string, psArgs: string): Promise<ProcessTable>;
   changes(reference: string): Promise<Change[]>;
+  /** The container for `ImageService.commit`, frozen where it runs and `pause` says so. */
+  commitSource(reference: string, pause: boolean): Promise<CommitSource>;
   /** The container's file system as one flat tar. */
   export(reference: string, signal: AbortSignal): Readable;
   createExec(reference: string, body: ExecCreateBody): string;
@@ -180,6 +183,7 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
         layers.map((layer) => layer.key),
       );
     },
+    commitSource: async (reference, pause) => commitSource(ctx, find(reference), pause),
     export: (reference, signal) => exportContainer(ctx, find(reference), signal),
     createExec: (reference, body) => createExec(ctx, execs, find(reference), body),
     startExec: (id, body) => {

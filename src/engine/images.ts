@@ -13,6 +13,7 @@ import { decodeRegistryAuth } from "#registry/credentials.ts";
 import type { Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
 import { familiarString, parseReference, withDefaultTag, withTag } from "#wire/reference.ts";
+import { type CommitRequest, type CommitSource, commitContainer } from "./container-commit.ts";
 import type { EventBus } from "./events.ts";
 import { type ImageContext, type ImageUser, imageEvent, type Report } from "./image-context.ts";
 import { type ImportRequest, importImage } from "./image-import.ts";
@@ -54,6 +55,7 @@ export interface ImageService extends AsyncDisposable {
   readonly store: LocalImageStore;
   pull(call: PullCall, report: Report, signal: AbortSignal): Promise<void>;
   import(request: ImportRequest, report: Report, signal: AbortSignal): Promise<void>;
+  commit(source: CommitSource, request: CommitRequest, signal: AbortSignal): Promise<Image>;
   list(options: ListOptions): ImageSummary[];
   inspect(name: string): ImageDetails;
   history(name: string): HistoryLine[];
@@ -111,6 +113,7 @@ function serviceOf(ctx: ImageContext): ImageService {
       await pullImage(ctx, request, report, signal);
     },
     import: (request, report, signal) => importImage(ctx, request, report, signal),
+    commit: (source, request, signal) => commitContainer(ctx, source, request, signal),
     list: (options) => listImages(ctx, options),
     inspect: (name) => inspectImage(ctx, name),
     history: (name) => imageHistory(ctx, name),

@@ -14,7 +14,24 @@ export type LayerJob =
   | { readonly kind: "sync"; readonly directory: string }
   | { readonly kind: "usage"; readonly directory: string }
   | { readonly kind: "changes"; readonly upper: string; readonly below: readonly string[] }
+  | PackJob
   | TarJob;
+
+/** A finished layer as a tar, measured and perhaps compressed (pack-job.ts). */
+export interface PackJob {
+  readonly kind: "pack";
+  /** A layer's directory, or a plain tar. */
+  readonly source: { readonly directory: string } | { readonly path: string };
+  /** File to be made, gzip compressed; undefined: only the sums. */
+  readonly output?: string;
+}
+
+export interface PackOutcome {
+  readonly diffId: string;
+  readonly diffSizeBytes: number;
+  readonly blobDigest?: string;
+  readonly blobSizeBytes?: number;
+}
 
 export interface ApplyJob {
   readonly kind: "apply";
@@ -61,6 +78,7 @@ export interface JobResults {
   sync: undefined;
   usage: number;
   changes: readonly Change[];
+  pack: PackOutcome;
   tar: undefined;
 }
 

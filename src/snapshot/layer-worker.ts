@@ -16,6 +16,7 @@ import {
   toFailure,
 } from "./layer-job.ts";
 import { LayerStack } from "./layer-stack.ts";
+import { runPack } from "./pack-job.ts";
 import { removeTreeAt } from "./remove-tree.ts";
 import { writeMergedTar, writeTreeTar } from "./tree-tar.ts";
 import { treeSizeBytes } from "./tree-walk.ts";
@@ -142,6 +143,8 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
       using below = new LayerStack(job.below);
       return withRoot(job.upper, (fd) => layerChanges(fd, below));
     }
+    case "pack":
+      return runPack(job, control);
     case "tar":
       return runTar(job, id, control);
   }

@@ -15,6 +15,7 @@ import type {
   ApplyRequest,
   Change,
   LayerKey,
+  PackedLayer,
   Snapshotter,
   WritableLayer,
 } from "./snapshotter.ts";
@@ -258,6 +259,23 @@ class OverlaySnapshotter implements Snapshotter {
 
   layerTar(key: LayerKey, options: { signal?: AbortSignal } = {}): Readable {
     return this.#workers.tar({ kind: "tar", directory: this.pathOf(key), layer: true }, options);
+  }
+
+  async pack(
+    source: LayerKey | { readonly path: string },
+    options: { output?: string; signal?: AbortSignal } = {},
+  ): Promise<PackedLayer> {
+    const { output, ...rest } = options;
+    const from = typeof source === "string" ? { directory: this.pathOf(source) } : source;
+    const job = { kind: "pack", source: from, ...(output === undefined ? {} : { output }) } as const;
+    const {
+      diffId,
+      diffSizeBytes,
+      blobDigest,
+      blobSizeBytes = 0,
+    } = await this.#workers.run<"pack">(job, rest);
+    const blob = { digest: blobDigest as Digest, sizeBytes: blobSizeBytes };
+    return { diffId: diffId as DiffId, diffSizeBytes, ...(blobDigest === undefined ? {} : { blob }) };
   }
 
   /** Directories of a stack, top first, as overlay's lowerdir lists them. */

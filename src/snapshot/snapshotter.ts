@@ -43,6 +43,14 @@ export interface ApplyRequest {
   readonly onProgress?: (consumedBytes: number) => void;
 }
 
+export interface PackedLayer {
+  readonly diffId: DiffId;
+  /** Length of the tar. */
+  readonly diffSizeBytes: number;
+  /** Of the compressed file, where one was made. */
+  readonly blob?: { readonly digest: Digest; readonly sizeBytes: number };
+}
+
 /** Kinds of Docker's diff: 0 modified, 1 added, 2 deleted. */
 export interface Change {
   readonly path: string;
@@ -96,4 +104,12 @@ export interface Snapshotter {
    * were written by other tar programs, so whoever relies on the digest checks it.
    */
   layerTar(key: LayerKey, options?: { signal?: AbortSignal }): Readable;
+  /**
+   * DiffID and length of a layer's tar, packed again or read from a plain tar file; with `output` (a file to be made) also
+   * gzip compressed. In a worker.
+   */
+  pack(
+    source: LayerKey | { readonly path: string },
+    options?: { output?: string; signal?: AbortSignal },
+  ): Promise<PackedLayer>;
 }

@@ -54,7 +54,7 @@ function isPortable(attribute: string): boolean {
   );
 }
 
-function readXattrs(dirFd: number, name: ByteString): Map<string, Buffer> | undefined {
+export function readXattrs(dirFd: number, name: ByteString): Map<string, Buffer> | undefined {
   let found: Map<string, Buffer> | undefined;
   for (const attribute of listXattrAt(dirFd, name)) {
     if (!isPortable(attribute)) continue;
