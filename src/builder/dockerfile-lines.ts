@@ -104,9 +104,9 @@ class StatementReader {
   readonly #fail: Fail;
   #at: number;
 
-  constructor(lines: readonly string[], escape: string, first: number, fail: Fail) {
+  constructor(lines: readonly string[], escapeWith: string, first: number, fail: Fail) {
     this.#lines = lines;
-    const token = escape === "\\" ? "\\\\" : escape;
+    const token = escapeWith === "\\" ? "\\\\" : escapeWith;
     // An escaped escape at the end of a line is no continuation.
     this.#continuation = new RegExp(`(^|[^${token}])${token}[ \\t]*$`);
     this.#at = first;

@@ -39,10 +39,10 @@ class Expander {
   #word: string | undefined;
   #isTop = true;
 
-  constructor(text: string, { lookup, escape }: WordOptions) {
+  constructor(text: string, options: WordOptions) {
     this.#text = text;
-    this.#lookup = lookup;
-    this.#escape = escape;
+    this.#lookup = options.lookup;
+    this.#escape = options.escape;
   }
 
   word(): string {
