@@ -58,9 +58,6 @@ export function imageRoutes(images: ImageService): Route[] {
       },
     },
     later("GET", "/images/search", "searching a registry"),
-    later("POST", "/images/load", "loading images from an archive"),
-    later("GET", "/images/get", "saving images to an archive"),
-    later("GET", "/images/{name...}/get", "saving an image to an archive"),
     later("POST", "/images/{name...}/push", "pushing an image"),
     later("GET", "/distribution/{name...}/json", "inspecting an image of a registry"),
   ];

@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import type { Clock } from "#base/clock.ts";
 import type { ImageId } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
@@ -19,6 +20,7 @@ import { type ImageContext, type ImageUser, imageEvent, type Report } from "./im
 import { type ImportRequest, importImage } from "./image-import.ts";
 import { type HistoryLine, type ImageDetails, imageHistory, inspectImage } from "./image-inspect.ts";
 import { type ImageSummary, type ListOptions, listImages, pruneSelection } from "./image-list.ts";
+import { type LoadRequest, loadImages } from "./image-load.ts";
 import { pullImage } from "./image-pull.ts";
 import {
   type PruneResult,
@@ -27,6 +29,7 @@ import {
   type RemoveOptions,
   removeImage,
 } from "./image-remove.ts";
+import { saveImages } from "./image-save.ts";
 
 export interface ImageServiceDeps {
   readonly database: Database;
@@ -55,6 +58,8 @@ export interface ImageService extends AsyncDisposable {
   readonly store: LocalImageStore;
   pull(call: PullCall, report: Report, signal: AbortSignal): Promise<void>;
   import(request: ImportRequest, report: Report, signal: AbortSignal): Promise<void>;
+  save(names: readonly string[], signal: AbortSignal): Promise<Readable>;
+  load(request: LoadRequest, report: Report, signal: AbortSignal): Promise<void>;
   commit(source: CommitSource, request: CommitRequest, signal: AbortSignal): Promise<Image>;
   list(options: ListOptions): ImageSummary[];
   inspect(name: string): ImageDetails;
@@ -113,6 +118,8 @@ function serviceOf(ctx: ImageContext): ImageService {
       await pullImage(ctx, request, report, signal);
     },
     import: (request, report, signal) => importImage(ctx, request, report, signal),
+    save: (names, signal) => saveImages(ctx, names, signal),
+    load: (request, report, signal) => loadImages(ctx, request, report, signal),
     commit: (source, request, signal) => commitContainer(ctx, source, request, signal),
     list: (options) => listImages(ctx, options),
     inspect: (name) => inspectImage(ctx, name),

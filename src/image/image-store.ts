@@ -1,4 +1,4 @@
-import type { ChainId, Digest, ImageId } from "#base/digest.ts";
+import type { ChainId, DiffId, Digest, ImageId } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import { KeyedLock } from "#base/lock.ts";
 import type { Log } from "#base/log.ts";
@@ -16,7 +16,7 @@ import {
   withDigest,
 } from "#wire/reference.ts";
 import { ByteKeeper, type ByteRoots } from "./byte-keeper.ts";
-import type { Image, ImageStore } from "./image.ts";
+import type { Image, ImageLayer, ImageStore } from "./image.ts";
 
 export interface ImageStoreDeps {
   readonly database: Database;
@@ -197,6 +197,23 @@ export class LocalImageStore implements ImageStore {
     return this.namesOf(id)
       .filter(({ digest }) => digest !== undefined)
       .map(familiarString);
+  }
+
+  /** The compressed form of a layer that some image has, as the fields of `ImageLayer`; empty when there is none. */
+  blobOf(diffId: DiffId): Pick<ImageLayer, "blobDigest" | "blobSizeBytes" | "mediaType" | "diffSizeBytes"> {
+    for (const { layers } of this.#images.values()) {
+      for (const layer of layers) {
+        if (layer.diffId !== diffId || layer.blobDigest === undefined) continue;
+        const { blobDigest, blobSizeBytes, mediaType, diffSizeBytes } = layer;
+        return {
+          blobDigest,
+          ...(blobSizeBytes === undefined ? {} : { blobSizeBytes }),
+          ...(mediaType === undefined ? {} : { mediaType }),
+          ...(diffSizeBytes === undefined ? {} : { diffSizeBytes }),
+        };
+      }
+    }
+    return {};
   }
 
   childrenOf(id: ImageId): Image[] {

@@ -5,7 +5,9 @@ import {
   errorKinds,
   SyscallError,
 } from "#base/errors.ts";
-import type { Change } from "./snapshotter.ts";
+import type { ContextJob, ContextOutcome } from "./context-job.ts";
+import type { CopyDigestJob, DeriveJob, DeriveOutcome } from "./derive-job.ts";
+import type { BundleMember, Change } from "./snapshotter.ts";
 
 /** What the worker threads are asked to do. Everything in a job can be posted to a thread. */
 export type LayerJob =
@@ -14,7 +16,11 @@ export type LayerJob =
   | { readonly kind: "sync"; readonly directory: string }
   | { readonly kind: "usage"; readonly directory: string }
   | { readonly kind: "changes"; readonly upper: string; readonly below: readonly string[] }
+  | BundleJob
   | PackJob
+  | ContextJob
+  | CopyDigestJob
+  | DeriveJob
   | TarJob;
 
 /** A finished layer as a tar, measured and perhaps compressed (pack-job.ts). */
@@ -24,6 +30,15 @@ export interface PackJob {
   readonly source: { readonly directory: string } | { readonly path: string };
   /** File to be made, gzip compressed; undefined: only the sums. */
   readonly output?: string;
+}
+
+/** An archive of images, taken apart (bundle-job.ts). */
+export interface BundleJob {
+  readonly kind: "bundle";
+  readonly path: string;
+  readonly cells?: SharedArrayBuffer;
+  /** Empty and ours. */
+  readonly directory: string;
 }
 
 export interface PackOutcome {
@@ -73,11 +88,15 @@ export type ApplyOutcome =
     };
 
 export interface JobResults {
+  context: ContextOutcome;
+  "copy-digest": string;
+  derive: DeriveOutcome;
   apply: ApplyOutcome;
   remove: undefined;
   sync: undefined;
   usage: number;
   changes: readonly Change[];
+  bundle: readonly BundleMember[];
   pack: PackOutcome;
   tar: undefined;
 }

@@ -6,6 +6,9 @@ import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
 import { syncFileSystem } from "#sys/statfs.ts";
 import { runApply } from "./apply-job.ts";
+import { runBundle } from "./bundle-job.ts";
+import { runContext } from "./context-job.ts";
+import { abortCheck, runCopyDigest, runDerive } from "./derive-job.ts";
 import { layerChanges } from "./layer-changes.ts";
 import {
   controlCells,
@@ -143,6 +146,14 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
       using below = new LayerStack(job.below);
       return withRoot(job.upper, (fd) => layerChanges(fd, below));
     }
+    case "context":
+      return runContext(job, control);
+    case "copy-digest":
+      return runCopyDigest(job, abortCheck(control));
+    case "derive":
+      return runDerive(job, abortCheck(control));
+    case "bundle":
+      return runBundle(job, control);
     case "pack":
       return runPack(job, control);
     case "tar":

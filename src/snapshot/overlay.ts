@@ -8,12 +8,16 @@ import { EngineError, errnoOf } from "#base/errors.ts";
 import type { ContainerId } from "#base/ids.ts";
 import type { Log } from "#base/log.ts";
 import type { Database, SqlValue } from "#state/database.ts";
+import type { ContextJob, ContextOutcome } from "./context-job.ts";
+import type { CopySpec } from "./copy-spec.ts";
 import type { LayerWorkers } from "./layer-workers.ts";
 import { SharedApplies } from "./shared-applies.ts";
 import type {
   AppliedLayer,
   ApplyRequest,
+  BundleMember,
   Change,
+  DeriveRequest,
   LayerKey,
   PackedLayer,
   Snapshotter,
@@ -149,6 +153,46 @@ class OverlaySnapshotter implements Snapshotter {
     };
   }
 
+  async derive(request: DeriveRequest): Promise<AppliedLayer | undefined> {
+    const { source, stack, mtimeNsMax, signal } = request;
+    const staging = this.#stagingPath();
+    const outcome = await this.#workers.run<"derive">(
+      {
+        kind: "derive",
+        source,
+        staging,
+        below: this.#below(stack),
+        ...(mtimeNsMax === undefined ? {} : { mtimeNsMax: String(mtimeNsMax) }),
+      },
+      signal === undefined ? {} : { signal },
+    );
+    if (outcome.isEmpty) {
+      this.#trash(staging);
+      return undefined;
+    }
+    const diffId = outcome.diffId as DiffId;
+    const chainId = request.belowChain === undefined ? diffId : digestOf(`${request.belowChain} ${diffId}`);
+    const key = outcome.usedBelow ? chainKey(chainId as string as ChainId) : diffKey(diffId);
+    this.#place(staging, key);
+    const { sizeBytes, tarBytes } = outcome;
+    // Local layers are stored uncompressed: the blob is the tar.
+    return this.#applies.adopt({
+      key,
+      diffId,
+      sizeBytes,
+      blobDigest: diffId as string as Digest,
+      blobSizeBytes: tarBytes,
+    });
+  }
+
+  indexContext(job: Omit<ContextJob, "kind">, signal: AbortSignal): Promise<ContextOutcome> {
+    return this.#workers.run<"context">({ kind: "context", ...job }, { signal });
+  }
+
+  copyDigest(spec: CopySpec, signal: AbortSignal): Promise<string> {
+    return this.#workers.run<"copy-digest">({ kind: "copy-digest", spec }, { signal });
+  }
+
   #chainOf(request: ApplyRequest, diffId: DiffId, below: readonly LayerKey[]): ChainId {
     if (request.chainId !== undefined) return request.chainId;
     // Unknown to the caller and to us: a name made of the very layers it was applied over is as good.
@@ -276,6 +320,14 @@ class OverlaySnapshotter implements Snapshotter {
     } = await this.#workers.run<"pack">(job, rest);
     const blob = { digest: blobDigest as Digest, sizeBytes: blobSizeBytes };
     return { diffId: diffId as DiffId, diffSizeBytes, ...(blobDigest === undefined ? {} : { blob }) };
+  }
+
+  openBundle(
+    source: ApplyRequest["source"],
+    directory: string,
+    signal: AbortSignal,
+  ): Promise<readonly BundleMember[]> {
+    return this.#workers.run<"bundle">({ kind: "bundle", ...source, directory }, { signal });
   }
 
   /** Directories of a stack, top first, as overlay's lowerdir lists them. */
