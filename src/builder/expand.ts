@@ -11,6 +11,8 @@ export type Lookup = (name: string) => string | undefined;
 export interface WordOptions {
   readonly lookup: Lookup;
   readonly escape: string;
+  /** Only variables are replaced, and an escaped `$` stays one: the text of a heredoc. */
+  readonly raw?: boolean;
 }
 
 /** Replacement grows text: a value used a thousand times in a loop of ARGs must not fill the memory. */
@@ -33,6 +35,7 @@ class Expander {
   readonly #text: string;
   readonly #lookup: Lookup;
   readonly #escape: string;
+  readonly #raw: boolean;
   #at = 0;
   #depth = 0;
   #words: string[] = [];
@@ -43,6 +46,7 @@ class Expander {
     this.#text = text;
     this.#lookup = options.lookup;
     this.#escape = options.escape;
+    this.#raw = options.raw === true;
   }
 
   word(): string {
@@ -74,7 +78,8 @@ class Expander {
     while (this.#at < this.#text.length) {
       const character = this.#text[this.#at] as string;
       if (stop !== "" && stop.includes(character)) return result;
-      if (character === "'") add(this.#single(), false);
+      if (this.#raw && top && character !== "$") this.#rawCharacter(character, add);
+      else if (character === "'") add(this.#single(), false);
       else if (character === '"') add(this.#double(), false);
       else if (character === "$") add(this.#variable(), true);
       else if (character === this.#escape) {
@@ -88,6 +93,13 @@ class Expander {
     if (stop !== "")
       throw this.#error(`unexpected end of statement while looking for matching ${stop.at(-1)}`);
     return result;
+  }
+
+  #rawCharacter(character: string, add: (value: string, splits: boolean) => void): void {
+    const escaped = character === this.#escape ? this.#text[this.#at + 1] : undefined;
+    const takesNext = escaped === "$" || escaped === this.#escape;
+    add(escaped === "$" ? "$" : takesNext ? character + escaped : character, true);
+    this.#at += takesNext ? 2 : 1;
   }
 
   #collect(value: string, splits: boolean): void {

@@ -69,7 +69,8 @@ export type Instruction = Common &
         readonly kind: "arg";
         readonly args: readonly { readonly name: string; readonly value: string | undefined }[];
       }
-    | { readonly kind: "maintainer" | "user" | "workdir" | "stopsignal"; readonly value: string }
+    | { readonly kind: "maintainer" | "user" | "stopsignal"; readonly value: string }
+    | { readonly kind: "workdir"; readonly value: string }
     | { readonly kind: "expose"; readonly ports: readonly string[] }
     | { readonly kind: "volume"; readonly paths: readonly string[] }
     | { readonly kind: "shell"; readonly words: readonly string[] }

@@ -178,7 +178,7 @@ function single(kind: "maintainer" | "user" | "workdir" | "stopsignal"): Parser 
     const value = noFlags(statement.rest);
     if (value === "" || (kind === "stopsignal" && /\s/.test(value)))
       throw new Error(argumentText(statement.keyword));
-    return { kind, value };
+    return { kind, value } as Fields;
   };
 }
 

@@ -18,7 +18,7 @@ import { writeTreeTar } from "./tree-tar.ts";
 
 /** Where the files of a new layer come from. */
 export type DeriveSource =
-  | { readonly kind: "copy"; readonly spec: CopySpec }
+  | { readonly kind: "copy"; readonly specs: readonly CopySpec[] }
   /** A directory that is to be there, with its owner as `--chown` has it. */
   | { readonly kind: "directory"; readonly path: string; readonly chown: string; readonly mtimeNs: string }
   /** A container's writable layer. `omit`: mount targets that its start made, absolute. */
@@ -96,7 +96,7 @@ function derive(job: DeriveJob, checkAborted: () => void): DeriveOutcome {
   } else {
     const writer = new TarWriter(write);
     const entries = new LayerEntries(writer, below, mtimeNsMax);
-    if (source.kind === "copy") writeCopy(source.spec, entries, checkAborted);
+    if (source.kind === "copy") for (const spec of source.specs) writeCopy(spec, entries, checkAborted);
     else writeDirectory(source.path, source.chown, BigInt(source.mtimeNs), entries);
     writer.finish();
   }

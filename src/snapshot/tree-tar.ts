@@ -34,6 +34,10 @@ export interface TreeTarOptions {
   readonly from?: string;
   /** Name of that path in the archive; its own base name when undefined. Only with `from`. */
   readonly as?: string;
+  /** Later times become this one. */
+  readonly mtimeNsMax?: bigint;
+  /** Paths that are left out while nothing is in them and the layers below lack them: targets of a container's mounts. */
+  readonly omit?: ReadonlySet<string>;
 }
 
 const typeNames = new Map([
@@ -102,9 +106,17 @@ class TreeWriter {
   /** First name in the archive of files with several. */
   readonly #linked = new Map<string, ByteString>();
 
-  constructor(write: (chunk: Uint8Array) => void, below: LayerStack | "anything" | undefined) {
+  readonly #mtimeNsMax: bigint | undefined;
+  readonly #omit: ReadonlySet<string> | undefined;
+
+  constructor(
+    write: (chunk: Uint8Array) => void,
+    options: Pick<TreeTarOptions, "below" | "mtimeNsMax" | "omit">,
+  ) {
     this.#tar = new TarWriter(write);
-    this.#below = below;
+    this.#below = options.below;
+    this.#mtimeNsMax = options.mtimeNsMax;
+    this.#omit = options.omit;
   }
 
   finish(): void {
@@ -121,6 +133,7 @@ class TreeWriter {
     }
     // Made by the start of the container, not by what ran in it.
     if (typeof this.#below === "object" && isUnusedMountPoint(dirFd, name, path, stat, this.#below)) return;
+    if (this.#omit?.has(path) === true && this.#isUnusedTarget(dirFd, name, path, stat)) return;
     const type = typeNames.get(stat.type as typeof S_IFREG);
     // Sockets: tar has no form for them, and nobody listens after a copy.
     if (type === undefined) return;
@@ -131,7 +144,8 @@ class TreeWriter {
       uid: stat.uid,
       gid: stat.gid,
       sizeBytes: 0,
-      mtimeNs: stat.mtimeNs,
+      mtimeNs:
+        this.#mtimeNsMax !== undefined && stat.mtimeNs > this.#mtimeNsMax ? this.#mtimeNsMax : stat.mtimeNs,
       linkPath: none,
       deviceMajor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMajor : 0,
       deviceMinor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMinor : 0,
@@ -144,6 +158,18 @@ class TreeWriter {
     else this.#tar.entry(full);
     if (stat.type === S_IFDIR && this.#hidesBelow(dirFd, name, path)) {
       this.#marker(joinPath(as, ".wh..wh..opq"));
+    }
+  }
+
+  #isUnusedTarget(dirFd: number, name: ByteString, path: ByteString, stat: FileStatus): boolean {
+    if (typeof this.#below === "object" && this.#below.find(path) !== undefined) return false;
+    if (stat.type !== S_IFDIR) return stat.sizeBytes === 0;
+    const fd = tryOpenNameAt(dirFd, name, constants.O_RDONLY | constants.O_DIRECTORY);
+    if (typeof fd === "string") return false;
+    try {
+      return readDirectory(fd).length === 0;
+    } finally {
+      closeFd(fd);
     }
   }
 
@@ -220,7 +246,7 @@ export function writeTreeTar(
   write: (chunk: Uint8Array) => void,
   options: TreeTarOptions = {},
 ): void {
-  const writer = new TreeWriter(write, options.below);
+  const writer = new TreeWriter(write, options);
   if (options.from === undefined) {
     walkTree(rootFd, ({ dirFd, name, path, stat }) => {
       writer.add(dirFd, name, path, path, stat);
@@ -232,7 +258,7 @@ export function writeTreeTar(
 
 /** Writes what overlayfs would show of layers (`rootFds`, top first) as a plain tree. Otherwise as `writeTreeTar`. */
 export function writeMergedTar(rootFds: readonly number[], write: (chunk: Uint8Array) => void): void {
-  const writer = new TreeWriter(write, undefined);
+  const writer = new TreeWriter(write, {});
   walkMerged(rootFds, ({ dirFd, name, path, stat }) => writer.add(dirFd, name, path, path, stat));
   writer.finish();
 }
