@@ -110,7 +110,10 @@ class StagesWork {
     for (const [index, stage] of stages.entries()) {
       const abort = new AbortController();
       this.#aborts.push(abort);
-      this.#results.push(this.#stage(index, stage, next, output));
+      const result = this.#stage(index, stage, next, output);
+      // Told when its turn has come.
+      result.catch(() => {});
+      this.#results.push(result);
       next += 1 + stage.instructions.length;
     }
     return await this.#collect(output);
@@ -171,7 +174,7 @@ class StagesWork {
     report({ kind: "stdout", text: `Step ${firstStep}/${this.#total} : ${stage.original}` });
     report({ kind: "stdout", text: "\n" });
     const platform = this.#platformOf(stage);
-    const base = await this.#baseOf(index, stage, platform, signal);
+    const base = await this.#baseOf(index, stage, platform);
     const build = new StageBuild(
       {
         deps: this.#deps,
@@ -179,7 +182,7 @@ class StagesWork {
         hold: this.#hold,
         report,
         signal,
-        fromStage: (name, stop) => this.#from(index, name, stop),
+        fromStage: (name) => this.#from(index, name),
         lockKey: (key) => this.#locks.acquire(key),
       },
       stage,
@@ -207,12 +210,7 @@ class StagesWork {
     return text === "" ? this.#request.platform : parsePlatformText(text);
   }
 
-  async #baseOf(
-    index: number,
-    stage: Stage,
-    platform: Platform | undefined,
-    signal: AbortSignal,
-  ): Promise<Image | undefined> {
+  async #baseOf(index: number, stage: Stage, platform: Platform | undefined): Promise<Image | undefined> {
     const name = this.#expand(stage, stage.base);
     if (name === "") {
       const { file, lines } = this.#request.dockerfile;
@@ -224,7 +222,7 @@ class StagesWork {
     const other = this.#stageIndex(name, index, false);
     if (other !== undefined) return await this.#results[other];
     if (name === "scratch") return undefined;
-    return await this.#image(name, platform, signal);
+    return await this.#image(name, platform);
   }
 
   /** A stage before this one by name, or by number where numbers count. */
@@ -235,7 +233,7 @@ class StagesWork {
     return numbers && /^\d{1,5}$/.test(name) && Number(name) < before ? Number(name) : undefined;
   }
 
-  async #from(index: number, name: string, signal: AbortSignal): Promise<Image> {
+  async #from(index: number, name: string): Promise<Image> {
     const other = this.#stageIndex(name, index, true);
     if (other === undefined) {
       if (/^\d+$/.test(name)) {
@@ -243,7 +241,7 @@ class StagesWork {
           code: "bad-from",
         });
       }
-      return await this.#image(name, this.#request.platform, signal);
+      return await this.#image(name, this.#request.platform);
     }
     const image = await this.#results[other];
     if (image === undefined)
@@ -254,12 +252,11 @@ class StagesWork {
   }
 
   /** One look-up for all stages that name the same image. */
-  #image(reference: string, platform: Platform | undefined, signal: AbortSignal): Promise<Image> {
+  #image(reference: string, platform: Platform | undefined): Promise<Image> {
     const key = JSON.stringify([reference, platform]);
     const known = this.#bases.get(key);
     if (known !== undefined) return known;
-    // Shared by stages, so that only the build's own end stops it.
-    void signal;
+    // Shared by stages: only the end of the whole build stops it.
     const found = this.#deps.executor.base(
       { reference, platform, pull: this.#request.pull },
       this.#hold,

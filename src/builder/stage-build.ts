@@ -43,7 +43,7 @@ export interface StageContext {
   readonly report: BuildReport;
   readonly signal: AbortSignal;
   /** The finished stage of a name or number, or the image of a reference: for `--from`. */
-  readonly fromStage: (name: string, signal: AbortSignal) => Promise<Image>;
+  readonly fromStage: (name: string) => Promise<Image>;
   /** Keeps steps whose data two stages would make at once apart. */
   readonly lockKey: (key: string) => Promise<Disposable>;
 }

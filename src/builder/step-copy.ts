@@ -138,7 +138,7 @@ async function sourcesOf(build: StageBuild, instruction: CopyInstruction): Promi
 async function treeOf(build: StageBuild, instruction: CopyInstruction): Promise<TreeSource> {
   const from = instruction.kind === "copy" ? instruction.from : "";
   if (from !== "") {
-    const image = await build.context.fromStage(build.expand(from), build.context.signal);
+    const image = await build.context.fromStage(build.expand(from));
     return imageTree(
       build,
       image.layers.map(({ key }) => key),

@@ -82,7 +82,7 @@ async function bindSources(build: StageBuild, instruction: RunInstruction): Prom
     const from = build.expand(mount.from);
     let source = request.context;
     if (from !== "") {
-      const image = await fromStage(from, signal);
+      const image = await fromStage(from);
       source = imageTree(
         build,
         image.layers.map(({ key }) => key),

@@ -3,11 +3,13 @@ import type { Readable } from "node:stream";
 import { AssertionFailure } from "#base/assert.ts";
 import type { ImageId } from "#base/digest.ts";
 import { KeyedLock } from "#base/lock.ts";
+import type { StepContainer } from "#builder/step-executor.ts";
 import type { EndpointSettings } from "#network/network.ts";
 import type { Change } from "#snapshot/snapshotter.ts";
 import type { ContainerInspectJson } from "#wire/container-json.ts";
 import type { ContainerUpdateBody, ExecCreateBody, ExecStartBody } from "#wire/container-schema.ts";
 import type { Filters } from "#wire/filters.ts";
+import { createStepContainer, removeAbandonedSteps, type StepContainerRequest } from "./build-step.ts";
 import type { Container } from "./container.ts";
 import { type CommitSource, commitSource } from "./container-commit.ts";
 import type { ContainerContext, ContainerDefaults, ContainerEngineDeps } from "./container-context.ts";
@@ -71,6 +73,8 @@ export interface ContainerEngine extends AsyncDisposable {
   startExec(execId: string, body: ExecStartBody): ExecStart;
   inspectExec(execId: string): ExecInspectJson;
   resizeExec(execId: string, size: { rows: number; columns: number }): Promise<void>;
+  /** A container for a step of a build. */
+  buildStep(request: StepContainerRequest): Promise<StepContainer>;
   /** For the other parts of the engine. */
   usersOfImage(id: ImageId): ContainerUser[];
   usersOfVolume(name: string): string[];
@@ -116,6 +120,7 @@ export async function createContainerEngine(deps: ContainerEngineDeps): Promise<
     },
   };
   await recoverContainers(ctx);
+  await removeAbandonedSteps(ctx);
   return engineOf(ctx, execs, background);
 }
 
@@ -192,6 +197,7 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
     },
     inspectExec: (id) => inspectExec(execs.resolve(id)),
     resizeExec: async (id, size) => resizeExec(execs.resolve(id), size),
+    buildStep: (request) => createStepContainer(ctx, request),
     usersOfImage: (id) => ctx.table.usersOfImage(id),
     usersOfVolume: (name) => ctx.table.usersOfVolume(name),
     usersOfNetwork: (id) => ctx.table.usersOfNetwork(id),

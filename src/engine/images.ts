@@ -8,10 +8,11 @@ import { skiffVersion } from "#base/version.ts";
 import type { ContentStore } from "#content/content-store.ts";
 import type { Image } from "#image/image.ts";
 import { LocalImageStore } from "#image/image-store.ts";
+import { LayerPacker } from "#image/layer-pack.ts";
 import { LayerPuller } from "#image/layer-pull.ts";
 import { RegistryClient, type RegistryConfig } from "#registry/client.ts";
 import { decodeRegistryAuth } from "#registry/credentials.ts";
-import type { Snapshotter } from "#snapshot/snapshotter.ts";
+import type { LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
 import { familiarString, parseReference, withDefaultTag, withTag } from "#wire/reference.ts";
 import { type CommitRequest, type CommitSource, commitContainer } from "./container-commit.ts";
@@ -22,6 +23,7 @@ import { type HistoryLine, type ImageDetails, imageHistory, inspectImage } from 
 import { type ImageSummary, type ListOptions, listImages, pruneSelection } from "./image-list.ts";
 import { type LoadRequest, loadImages } from "./image-load.ts";
 import { pullImage } from "./image-pull.ts";
+import { type PushRequest, pushImage } from "./image-push.ts";
 import {
   type PruneResult,
   pruneImages,
@@ -43,6 +45,8 @@ export interface ImageServiceDeps {
   readonly config: Omit<RegistryConfig, "userAgent"> & { readonly maxConcurrentDownloads?: number };
   /** Containers whose rows name the image; asked whenever one is to be removed. */
   readonly containersUsing: (id: ImageId) => readonly ImageUser[];
+  /** Layers that the build cache holds. */
+  readonly keptLayers?: () => Iterable<LayerKey>;
 }
 
 export interface PullCall {
@@ -53,11 +57,18 @@ export interface PullCall {
   readonly registryAuth: string | undefined;
 }
 
+export interface PushCall extends Omit<PushRequest, "credentials"> {
+  readonly registryAuth: string | undefined;
+}
+
 /** The image use cases of the engine. `store` is what containers resolve their images with. */
 export interface ImageService extends AsyncDisposable {
   readonly store: LocalImageStore;
+  /** For use cases beside these: builds. */
+  readonly context: ImageContext;
   pull(call: PullCall, report: Report, signal: AbortSignal): Promise<void>;
   import(request: ImportRequest, report: Report, signal: AbortSignal): Promise<void>;
+  push(call: PushCall, report: Report, signal: AbortSignal): Promise<void>;
   save(names: readonly string[], signal: AbortSignal): Promise<Readable>;
   load(request: LoadRequest, report: Report, signal: AbortSignal): Promise<void>;
   commit(source: CommitSource, request: CommitRequest, signal: AbortSignal): Promise<Image>;
@@ -90,6 +101,7 @@ export async function createImageService(deps: ImageServiceDeps): Promise<ImageS
     snapshotter,
     registry,
     puller,
+    packer: new LayerPacker({ content, snapshotter, images, temporaryDir }),
     events,
     clock,
     log,
@@ -112,12 +124,18 @@ async function forgetIfUnused(ctx: ImageContext, image: Image | undefined): Prom
 function serviceOf(ctx: ImageContext): ImageService {
   return {
     store: ctx.images,
+    context: ctx,
     pull: async ({ registryAuth, ...call }, report, signal) => {
       const credentials = credentialsOf(registryAuth);
       const request = credentials === undefined ? call : { ...call, credentials };
       await pullImage(ctx, request, report, signal);
     },
     import: (request, report, signal) => importImage(ctx, request, report, signal),
+    push: async ({ registryAuth, ...call }, report, signal) => {
+      const credentials = credentialsOf(registryAuth);
+      const request = credentials === undefined ? call : { ...call, credentials };
+      await pushImage(ctx, request, report, signal);
+    },
     save: (names, signal) => saveImages(ctx, names, signal),
     load: (request, report, signal) => loadImages(ctx, request, report, signal),
     commit: (source, request, signal) => commitContainer(ctx, source, request, signal),

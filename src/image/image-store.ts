@@ -23,6 +23,8 @@ export interface ImageStoreDeps {
   readonly content: ContentStore;
   readonly snapshotter: Snapshotter;
   readonly log: Log;
+  /** Layers that must stay although no image has them: the build cache's. */
+  readonly keptLayers?: () => Iterable<LayerKey>;
 }
 
 /** A name to be set on an image. `digest`: the manifest it was pulled by. */
@@ -68,6 +70,7 @@ function putStatement(image: Image): Statement {
  */
 export class LocalImageStore implements ImageStore {
   readonly #database: Database;
+  readonly #keptLayers: () => Iterable<LayerKey>;
   readonly #images = new Map<ImageId, Image>();
   /** Canonical name → image. */
   readonly #names = new Map<string, ImageId>();
@@ -79,6 +82,7 @@ export class LocalImageStore implements ImageStore {
 
   private constructor(deps: ImageStoreDeps) {
     this.#database = deps.database;
+    this.#keptLayers = deps.keptLayers ?? (() => []);
     this.bytes = new ByteKeeper(deps, () => this.#roots());
   }
 
@@ -113,7 +117,7 @@ export class LocalImageStore implements ImageStore {
   }
 
   #roots(): ByteRoots {
-    const layers = new Set<LayerKey>();
+    const layers = new Set<LayerKey>(this.#keptLayers());
     const blobs = new Set<Digest>();
     for (const image of this.#images.values()) {
       blobs.add(image.id as string as Digest);
@@ -243,6 +247,16 @@ export class LocalImageStore implements ImageStore {
       throw new EngineError("notFound", `No such image: ${id}`, { code: "no-such-image" });
     }
     await this.#write({ ...image, lastTaggedNs }, [{ reference }]);
+  }
+
+  /**
+   * Changes an image's row and adds names, in one durable commit. An image that was removed meanwhile is left alone. What
+   * `change` names must be durable and held.
+   */
+  async update(id: ImageId, names: readonly NewName[], change: (image: Image) => Image): Promise<void> {
+    using _turn = await this.#changes.acquire("rows");
+    const image = this.#visible(id);
+    if (image !== undefined) await this.#write(change(image), names);
   }
 
   /** Takes names away; those that are not there are passed over. */
