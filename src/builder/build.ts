@@ -136,7 +136,7 @@ class StagesWork {
     const unused = this.#args.unused();
     if (unused.length > 0) {
       this.#report({
-        kind: "stderr",
+        kind: "stdout",
         text: `[Warning] One or more build-args [${unused.join(" ")}] were not consumed\n`,
       });
     }

@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Route } from "#api/route.ts";
 import { archiveRoutes } from "#api/routes-archive.ts";
+import { buildRoutes } from "#api/routes-build.ts";
 import { containerRoutes } from "#api/routes-container.ts";
 import { execRoutes } from "#api/routes-exec.ts";
 import { imageRoutes } from "#api/routes-image.ts";
@@ -13,7 +14,9 @@ import { volumeRoutes } from "#api/routes-volume.ts";
 import { systemClock } from "#base/clock.ts";
 import type { ImageId } from "#base/digest.ts";
 import type { Log } from "#base/log.ts";
+import type { BuildCache } from "#builder/build-cache.ts";
 import { createDiskStore } from "#content/disk-store.ts";
+import { cachedLayers, createBuildEngine, openBuildCache } from "#engine/build.ts";
 import { type ContainerEngine, createContainerEngine } from "#engine/container-engine.ts";
 import { EventBus } from "#engine/events.ts";
 import type { ImageUser } from "#engine/image-context.ts";
@@ -47,6 +50,7 @@ interface Foundation {
   readonly snapshotter: Snapshotter;
   readonly volumes: VolumeStore;
   readonly images: ImageService;
+  readonly buildCache: BuildCache;
   readonly runtime: Runtime;
   readonly networks: NetworkManager;
 }
@@ -88,6 +92,14 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   );
   users.ask(containers);
   parts.use(forgetUnusedImages(events, images, log));
+  const builds = createBuildEngine({
+    cache: foundation.buildCache,
+    images,
+    containers,
+    dataRoot: config.dataRoot,
+    clock,
+    log,
+  });
   const volumeEngine = createVolumeEngine({
     volumes,
     events,
@@ -102,6 +114,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
       ...containerRoutes(containers),
       ...archiveRoutes(containers),
       ...execRoutes(containers),
+      ...buildRoutes(builds),
       ...imageRoutes(images),
       ...imageTransferRoutes(images, containers),
       ...volumeRoutes(volumeEngine),
@@ -135,6 +148,7 @@ async function layFoundation(
   const volumes = parts.use(
     await createVolumeStore({ root: join(dataRoot, "volumes"), database, clock, log }),
   );
+  const buildCache = await openBuildCache(database, clock, log);
   const images = parts.use(
     await createImageService({
       database,
@@ -150,6 +164,7 @@ async function layFoundation(
         maxConcurrentDownloads: config.maxConcurrentDownloads,
       },
       containersUsing: (id) => users.of(id),
+      keptLayers: () => cachedLayers(buildCache),
     }),
   );
   const networks = parts.use(
@@ -164,7 +179,7 @@ async function layFoundation(
     }),
   );
   const runtime = await composeRuntime(config, log, parts);
-  return { database, events, snapshotter, volumes, images, runtime, networks };
+  return { database, events, snapshotter, volumes, images, buildCache, runtime, networks };
 }
 
 async function composeRuntime(config: DaemonConfig, log: Log, parts: AsyncDisposableStack): Promise<Runtime> {
