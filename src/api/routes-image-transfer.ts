@@ -11,6 +11,7 @@ import type { Exchange, Route } from "./route.ts";
 export function imageTransferRoutes(images: ImageService, containers: ContainerEngine): Route[] {
   return [
     { method: "POST", pattern: "/commit", handler: (exchange) => commit(images, containers, exchange) },
+    { method: "POST", pattern: "/images/{name...}/push", handler: (exchange) => push(images, exchange) },
     { method: "POST", pattern: "/images/load", handler: (exchange) => load(images, exchange) },
     {
       method: "GET",
@@ -23,6 +24,18 @@ export function imageTransferRoutes(images: ImageService, containers: ContainerE
       handler: (exchange) => save(images, exchange, [exchange.params["name"] ?? ""]),
     },
   ];
+}
+
+async function push(images: ImageService, exchange: Exchange): Promise<void> {
+  const { query, headers, params } = exchange;
+  const platform = platformOf(query.get("platform"));
+  const call = {
+    name: params["name"] ?? "",
+    tag: query.get("tag") ?? "",
+    registryAuth: headers["x-registry-auth"],
+    ...(platform === undefined ? {} : { platform }),
+  };
+  await answerWithProgress(exchange, (report, signal) => images.push(call, report, signal));
 }
 
 async function save(images: ImageService, exchange: Exchange, names: readonly string[]): Promise<void> {

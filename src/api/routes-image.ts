@@ -58,7 +58,6 @@ export function imageRoutes(images: ImageService): Route[] {
       },
     },
     later("GET", "/images/search", "searching a registry"),
-    later("POST", "/images/{name...}/push", "pushing an image"),
     later("GET", "/distribution/{name...}/json", "inspecting an image of a registry"),
   ];
 }

@@ -3,6 +3,7 @@ import type { Reference } from "#wire/reference.ts";
 import { Authorizer } from "./auth.ts";
 import type { Credentials } from "./credentials.ts";
 import { type EndpointConfig, endpointsFor } from "./endpoints.ts";
+import { PushRepository } from "./push-repository.ts";
 import { Remote } from "./remote.ts";
 import { RemoteRepository } from "./remote-repository.ts";
 import { defaultTiming, type RegistryTiming } from "./timing.ts";
@@ -42,18 +43,43 @@ export class RegistryClient implements AsyncDisposable {
   /** A repository for reading. Nothing is sent yet. */
   repository(reference: Reference, credentials?: Credentials): RemoteRepository {
     const { path } = reference;
-    const remotes = endpointsFor(reference.domain, this.#config).map((endpoint) => {
+    const remotes = this.#remotes(reference.domain, credentials, `repository:${path}:pull`);
+    if (remotes.length === 0) throw new EngineError("invalid", `no endpoint for ${reference.domain}`);
+    return new RemoteRepository(path, remotes, this.#timing);
+  }
+
+  /** A repository for writing. `mountFrom`: others of the same registry that may be read for it. Nothing is sent yet. */
+  pushRepository(
+    reference: Reference,
+    credentials: Credentials | undefined,
+    mountFrom: readonly string[] = [],
+  ): PushRepository {
+    const { path, domain } = reference;
+    const scope = `repository:${path}:pull,push`;
+    const moreScopes = mountFrom.map((other) => `repository:${other}:pull`);
+    const remotes = this.#remotes(domain, credentials, scope, moreScopes).filter(
+      ({ endpoint }) => !endpoint.mirror,
+    );
+    return new PushRepository(path, remotes, this.#timing);
+  }
+
+  #remotes(
+    domain: string,
+    credentials: Credentials | undefined,
+    scope: string,
+    moreScopes: readonly string[] = [],
+  ): Remote[] {
+    return endpointsFor(domain, this.#config).map((endpoint) => {
       const authorizer = new Authorizer({
         transport: this.#transport,
         endpoint,
         credentials,
-        scope: `repository:${path}:pull`,
+        scope,
+        moreScopes,
         trustedRealms: this.#config.trustedRealms ?? [],
       });
       return new Remote(this.#transport, endpoint, authorizer, this.#timing);
     });
-    if (remotes.length === 0) throw new EngineError("invalid", `no endpoint for ${reference.domain}`);
-    return new RemoteRepository(path, remotes, this.#timing);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
