@@ -69,6 +69,10 @@ function withLabels(stages: Stage[], labels: Readonly<Record<string, string>>): 
   return [...stages.slice(0, -1), { ...last, instructions: [...last.instructions, ...added] }];
 }
 
+function badFrom(name: string, why: string): EngineError {
+  return new EngineError("invalid", `invalid from flag value ${name}: ${why}`, { code: "bad-from" });
+}
+
 class StagesWork {
   readonly #deps: BuildDeps;
   readonly #request: BuildRequest;
@@ -201,7 +205,7 @@ class StagesWork {
       return expandWord(text, { escape: directives.escape, lookup: (name) => this.#args.global(name) });
     } catch (error) {
       if (!(error instanceof EngineError)) throw error;
-      throw new DockerfileError(error.message, stage.position, { file, lines });
+      throw new DockerfileError(error.message, stage.position, { file, lines }, true);
     }
   }
 
@@ -236,18 +240,17 @@ class StagesWork {
   async #from(index: number, name: string): Promise<Image> {
     const other = this.#stageIndex(name, index, true);
     if (other === undefined) {
-      if (/^\d+$/.test(name)) {
-        throw new EngineError("invalid", `invalid from flag value ${name}: refers to current build stage`, {
-          code: "bad-from",
-        });
+      if (/^\d+$/.test(name)) throw badFrom(name, "index out of bounds");
+      try {
+        return await this.#image(name, this.#request.platform);
+      } catch (error) {
+        throw error instanceof EngineError && error.kind !== "cancelled"
+          ? badFrom(name, error.message)
+          : error;
       }
-      return await this.#image(name, this.#request.platform);
     }
     const image = await this.#results[other];
-    if (image === undefined)
-      throw new EngineError("invalid", `invalid from flag value ${name}: the stage is empty`, {
-        code: "bad-from",
-      });
+    if (image === undefined) throw badFrom(name, "the stage is empty");
     return image;
   }
 

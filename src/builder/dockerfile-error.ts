@@ -9,7 +9,7 @@ export interface Position {
 /** Shown lines are cut here: a Dockerfile may hold a line of 64 KiB. */
 const shownColumnsMax = 160;
 
-/** An error of a Dockerfile's text: names file, line and column, and shows the line. `reason` is Docker's wording. */
+/** An error of a Dockerfile's text: names file, line and column, and shows the line. `reason` is Docker's wording; `atStep` tells that the text was understood and a step could not be done. */
 export class DockerfileError extends EngineError {
   readonly reason: string;
   readonly position: Position;
@@ -18,19 +18,21 @@ export class DockerfileError extends EngineError {
     reason: string,
     position: Position,
     source?: { readonly file: string; readonly lines: readonly string[] },
+    atStep = false,
   ) {
-    super("invalid", describe(reason, position, source), { code: "dockerfile" });
+    super("invalid", describe(atStep, reason, position, source), { code: "dockerfile" });
     this.reason = reason;
     this.position = position;
   }
 }
 
 function describe(
+  atStep: boolean,
   reason: string,
   { line, column }: Position,
   source: { readonly file: string; readonly lines: readonly string[] } | undefined,
 ): string {
-  const head = `dockerfile parse error on line ${line}: ${reason}`;
+  const head = atStep ? reason : `dockerfile parse error on line ${line}: ${reason}`;
   if (source === undefined) return head;
   const text = (source.lines[line - 1] ?? "").replaceAll("\t", " ");
   const gutter = String(line).padStart(4);

@@ -65,6 +65,7 @@ export class StageBuild {
   readonly stage: Stage;
   readonly args: BuildArgs;
   readonly #steps: StepCounter;
+  #cmdSet = false;
   state: StageState;
 
   constructor(context: StageContext, stage: Stage, args: BuildArgs, base: StageState, steps: StepCounter) {
@@ -140,8 +141,11 @@ export class StageBuild {
         return this.#workdir(instruction.value);
       default: {
         const { config, note, author } = changeConfig(this.state.config, instruction, this.words);
+        // An ENTRYPOINT clears the CMD of the base, not one of this stage (Dockerfile reference, "CMD and ENTRYPOINT").
+        if (instruction.kind === "cmd") this.#cmdSet = true;
+        if (instruction.kind === "entrypoint" && !this.#cmdSet) delete config.Cmd;
         await this.finish({
-          parts: ["meta", note],
+          parts: ["meta", note, instruction.kind === "entrypoint" && !this.#cmdSet],
           createdBy: nop(note),
           config,
           ...(author === undefined ? {} : { author }),
@@ -343,5 +347,5 @@ function located(
   source: { readonly file: string; readonly lines: readonly string[] },
 ): unknown {
   const isText = error instanceof EngineError && ["bad-word", "instruction"].includes(error.code);
-  return isText ? new DockerfileError(messageOf(error), instruction.position, source) : error;
+  return isText ? new DockerfileError(messageOf(error), instruction.position, source, true) : error;
 }

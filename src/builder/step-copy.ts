@@ -16,14 +16,18 @@ function invalid(message: string): EngineError {
   return new EngineError("invalid", message, { code: "copy" });
 }
 
+/** Told without the instruction's name. */
+function plain(message: string): EngineError {
+  return new EngineError("invalid", message, { code: "copy-target" });
+}
+
 /** COPY and ADD. Errors carry Docker's `COPY failed: ` in front. */
 export async function copyStep(build: StageBuild, instruction: CopyInstruction): Promise<void> {
   const keyword = instruction.kind.toUpperCase();
   try {
     await copy(build, instruction, keyword);
   } catch (error) {
-    if (!(error instanceof EngineError) || !["copy", "chown", "bad-pattern"].includes(error.code))
-      throw error;
+    if (!(error instanceof EngineError) || !["copy", "bad-pattern"].includes(error.code)) throw error;
     throw new EngineError(error.kind, `${keyword} failed: ${messageOf(error)}`, {
       code: error.code,
       cause: error,
@@ -45,7 +49,7 @@ async function copy(build: StageBuild, instruction: CopyInstruction, keyword: st
     ({ source, paths, unpack }): CopySpec => ({ ...common, source, paths, unpack }),
   );
   if (specs.length > 1 && !target.endsWith("/")) {
-    throw invalid(
+    throw plain(
       `When using ${keyword} with more than one source file, the destination must be a directory and end with a /`,
     );
   }

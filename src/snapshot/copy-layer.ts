@@ -26,8 +26,10 @@ export function writeCopy(spec: CopySpec, entries: LayerEntries, checkAborted: (
   const selected = selectSources(tree, spec);
   const wantsDirectory = spec.target.endsWith("/") || spec.target.endsWith("/.");
   if (selected.length > 1 && !wantsDirectory) {
-    throw invalid(
+    throw new EngineError(
+      "invalid",
       "When using COPY with more than one source file, the destination must be a directory and end with a /",
+      { code: "copy-target" },
     );
   }
   const owner = resolveOwner(entries.below, spec.chown);
