@@ -8,15 +8,8 @@ function nameOf(exchange: Exchange): string {
   return exchange.params["name"] ?? "";
 }
 
-/** The Engine API's `/images`. What is not there yet is refused by name. */
+/** The Engine API's `/images`, without what moves images about. */
 export function imageRoutes(images: ImageService): Route[] {
-  const later = (method: Route["method"], pattern: string, what: string): Route => ({
-    method,
-    pattern,
-    handler: () => {
-      throw new EngineError("notImplemented", `${what} is not supported yet`);
-    },
-  });
   return [
     { method: "GET", pattern: "/images/json", handler: (exchange) => list(images, exchange) },
     { method: "POST", pattern: "/images/create", handler: (exchange) => create(images, exchange) },
@@ -57,8 +50,6 @@ export function imageRoutes(images: ImageService): Route[] {
         exchange.sendJson(200, await images.prune(exchange.query.get("filters")));
       },
     },
-    later("GET", "/images/search", "searching a registry"),
-    later("GET", "/distribution/{name...}/json", "inspecting an image of a registry"),
   ];
 }
 

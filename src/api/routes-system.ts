@@ -128,18 +128,5 @@ export function systemRoutes(engine: SystemEngine): Route[] {
         exchange.sendJson(200, usageBody(await engine.diskUsage(wanted), wanted, exchange.apiVersion));
       },
     },
-    {
-      method: "POST",
-      pattern: "/auth",
-      handler: () => {
-        throw new EngineError(
-          "notImplemented",
-          "checking credentials (POST /auth) is not supported by skiffd yet",
-          {
-            code: "not-supported",
-          },
-        );
-      },
-    },
   ];
 }

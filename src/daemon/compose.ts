@@ -9,6 +9,7 @@ import { execRoutes } from "#api/routes-exec.ts";
 import { imageRoutes } from "#api/routes-image.ts";
 import { imageTransferRoutes } from "#api/routes-image-transfer.ts";
 import { networkRoutes } from "#api/routes-network.ts";
+import { registryRoutes } from "#api/routes-registry.ts";
 import { systemRoutes } from "#api/routes-system.ts";
 import { volumeRoutes } from "#api/routes-volume.ts";
 import { systemClock } from "#base/clock.ts";
@@ -117,6 +118,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
       ...buildRoutes(builds),
       ...imageRoutes(images),
       ...imageTransferRoutes(images, containers),
+      ...registryRoutes(images),
       ...volumeRoutes(volumeEngine),
       ...networkRoutes(networkEngine),
     ],

@@ -145,7 +145,7 @@ class Push {
     const { ctx, repository, report, signal } = this.#job;
     await using hold = ctx.images.bytes.hold();
     await holdImage(ctx, image, hold);
-    const kept = await keptManifest(ctx, image);
+    const kept = await this.#manifestToKeep(image);
     const layers = await this.#layers(image, kept, hold);
     const { manifest, bytes, mediaType } = kept ?? (await newManifest(ctx, image, layers));
     await repository.blob(await this.#config(image, manifest.config), { signal });
@@ -154,6 +154,17 @@ class Push {
     report({ kind: "status", status: `${target.tag}: digest: ${digest} size: ${bytes.length}` });
     report({ kind: "aux", aux: { Tag: target.tag, Digest: digest, Size: bytes.length } });
     imageEvent(ctx, "push", familiarString(target), familiarName(target), image);
+  }
+
+  /**
+   * A manifest from an archive whose layers are not compressed is not what a registry should hold; one that came from a
+   * registry goes back as it is.
+   */
+  async #manifestToKeep(image: Image): Promise<ImageManifest | undefined> {
+    const { ctx } = this.#job;
+    const kept = await keptManifest(ctx, image);
+    const isPlain = kept?.manifest.layers.some(({ mediaType }) => mediaType.endsWith(".tar")) === true;
+    return isPlain && ctx.images.digestsOf(image.id).length === 0 ? undefined : kept;
   }
 
   /** All layers, several at a time; the first failure stops the others. */

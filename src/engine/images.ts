@@ -12,9 +12,17 @@ import { LayerPacker } from "#image/layer-pack.ts";
 import { LayerPuller } from "#image/layer-pull.ts";
 import { RegistryClient, type RegistryConfig } from "#registry/client.ts";
 import { decodeRegistryAuth } from "#registry/credentials.ts";
+import type { SearchResult } from "#registry/search.ts";
 import type { LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
 import { familiarString, parseReference, withDefaultTag, withTag } from "#wire/reference.ts";
+import {
+  type DistributionDetails,
+  inspectDistribution,
+  type LoginRequest,
+  loginToRegistry,
+  searchImages,
+} from "./auth.ts";
 import { type CommitRequest, type CommitSource, commitContainer } from "./container-commit.ts";
 import type { EventBus } from "./events.ts";
 import { type ImageContext, type ImageUser, imageEvent, type Report } from "./image-context.ts";
@@ -69,6 +77,16 @@ export interface ImageService extends AsyncDisposable {
   pull(call: PullCall, report: Report, signal: AbortSignal): Promise<void>;
   import(request: ImportRequest, report: Report, signal: AbortSignal): Promise<void>;
   push(call: PushCall, report: Report, signal: AbortSignal): Promise<void>;
+  login(request: LoginRequest, signal: AbortSignal): Promise<string>;
+  search(
+    request: { term: string; limit: number; filters: string | undefined },
+    signal: AbortSignal,
+  ): Promise<SearchResult[]>;
+  distribution(
+    name: string,
+    registryAuth: string | undefined,
+    signal: AbortSignal,
+  ): Promise<DistributionDetails>;
   save(names: readonly string[], signal: AbortSignal): Promise<Readable>;
   load(request: LoadRequest, report: Report, signal: AbortSignal): Promise<void>;
   commit(source: CommitSource, request: CommitRequest, signal: AbortSignal): Promise<Image>;
@@ -136,6 +154,10 @@ function serviceOf(ctx: ImageContext): ImageService {
       const request = credentials === undefined ? call : { ...call, credentials };
       await pushImage(ctx, request, report, signal);
     },
+    login: (request, signal) => loginToRegistry(ctx, request, signal),
+    search: (request, signal) => searchImages(ctx, request, signal),
+    distribution: (name, registryAuth, signal) =>
+      inspectDistribution(ctx, name, credentialsOf(registryAuth), signal),
     save: (names, signal) => saveImages(ctx, names, signal),
     load: (request, report, signal) => loadImages(ctx, request, report, signal),
     commit: (source, request, signal) => commitContainer(ctx, source, request, signal),
