@@ -80,10 +80,12 @@ async function takeApart(
       }
       cells.settle("complete");
     } catch (error) {
+      // Judged before the worker is told to give up, which it reports as a failure of its own.
+      const failure = stop.signal.aborted ? unreadable(stop.signal.reason) : error;
       cells.settle("failed");
       await Promise.allSettled([opening]);
       if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: signal.reason });
-      throw stop.signal.aborted ? unreadable(stop.signal.reason) : error;
+      throw failure;
     }
     return await opening.catch((error: unknown) => Promise.reject(unreadable(error)));
   } finally {
