@@ -267,7 +267,7 @@ const build = both(
   "build",
   "build",
   "Build an image from a Dockerfile",
-  async () => (await import("./commands-later.ts")).build,
+  async () => (await import("./commands-build.ts")).build,
 );
 
 const events = both(
@@ -289,6 +289,21 @@ const topLevelOf = (pairs: readonly CommandEntry[][]): CommandEntry[] => pairs.m
 const groupedOf = (pairs: readonly CommandEntry[][]): CommandEntry[] => pairs.map((pair) => pair[0]!);
 
 export const groups: readonly CommandGroup[] = [
+  {
+    name: "builder",
+    summary: "Manage builds",
+    commands: [
+      entry(
+        "build",
+        "Build an image from a Dockerfile",
+        async () => (await import("./commands-build.ts")).build,
+        {
+          paths: ["image build", "build", "builder build"],
+        },
+      ),
+      entry("prune", "Remove build cache", async () => (await import("./commands-prune.ts")).pruneBuilder),
+    ],
+  },
   {
     name: "container",
     summary: "Manage containers",
