@@ -162,9 +162,9 @@ class StatementReader {
   #heredocs(keyword: string, rest: string, line: number): Heredoc[] {
     const inner = keyword === "ONBUILD" ? (/^\S+/.exec(rest)?.[0].toUpperCase() ?? "") : keyword;
     if (!heredocKeywords.has(inner)) return [];
-    return heredocMarks(rest).map((mark) => ({
+    return heredocMarks(rest).map(({ chomp, ...mark }) => ({
       ...mark,
-      content: this.#heredocBody(mark.name, mark.chomp, line),
+      content: this.#heredocBody(mark.name, chomp, line),
     }));
   }
 

@@ -80,7 +80,7 @@ function mountOf(type: RunMount["type"], values: ReadonlyMap<string, string>): R
     source: values.get("source") ?? "",
     from: values.get("from") ?? "",
     readOnly: values.get("readonly") === "true" || (type === "bind" && values.get("readonly") === undefined),
-    id: id === "" ? (type === "cache" ? target : (values.get("source") ?? "")) : id,
+    id: id === "" ? defaultId(type, target, values) : id,
     sharing: sharing as RunMount["sharing"],
     mode: numberOf(values, "mode", /^0?[0-7]{1,4}$/, 8),
     uid: numberOf(values, "uid", /^\d{1,9}$/, 10) ?? 0,
@@ -89,6 +89,11 @@ function mountOf(type: RunMount["type"], values: ReadonlyMap<string, string>): R
     required: values.get("required") === "true",
     env: values.get("env") ?? "",
   };
+}
+
+function defaultId(type: RunMount["type"], target: string, values: ReadonlyMap<string, string>): string {
+  if (type === "cache") return target;
+  return type === "secret" ? (values.get("source") ?? "") : "";
 }
 
 const units: Readonly<Record<string, number>> = {
