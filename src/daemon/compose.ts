@@ -17,7 +17,7 @@ import type { ImageId } from "#base/digest.ts";
 import type { Log } from "#base/log.ts";
 import type { BuildCache } from "#builder/build-cache.ts";
 import { createDiskStore } from "#content/disk-store.ts";
-import { cachedLayers, createBuildEngine, openBuildCache } from "#engine/build.ts";
+import { type BuildEngine, cachedLayers, createBuildEngine, openBuildCache } from "#engine/build.ts";
 import { type ContainerEngine, createContainerEngine } from "#engine/container-engine.ts";
 import { EventBus } from "#engine/events.ts";
 import type { ImageUser } from "#engine/image-context.ts";
@@ -107,7 +107,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
     containersUsing: (name) => containers.usersOfVolume(name),
   });
   const networkEngine = createNetworkEngine({ networks, runningContainers: () => containers.connected() });
-  const system = await composeSystem(config, foundation, containers, volumeEngine);
+  const system = await composeSystem(config, foundation, containers, volumeEngine, builds);
   const owned = parts.move();
   return {
     routes: [
@@ -224,6 +224,7 @@ async function composeSystem(
   { database, events, snapshotter, images, runtime, networks }: Foundation,
   containers: ContainerEngine,
   volumes: VolumeEngine,
+  builds: BuildEngine,
 ): Promise<SystemEngine> {
   return createSystemEngine({
     facts: {
@@ -240,8 +241,11 @@ async function composeSystem(
     images,
     imageUsers: (id) => containers.usersOfImage(id).length,
     containerList: () => containers.list({ all: true, limit: 0, size: true, filters: new Map() }),
-    layersBytes: () =>
-      snapshotter.listLayers().reduce((sum, key) => sum + (snapshotter.sizeBytes(key) ?? 0), 0),
+    buildCache: () => builds.usage(),
+    layersBytes: () => {
+      const keys = new Set(images.store.listAll().flatMap(({ layers }) => layers.map(({ key }) => key)));
+      return [...keys].reduce((sum, key) => sum + (snapshotter.sizeBytes(key) ?? 0), 0);
+    },
   });
 }
 
