@@ -2,8 +2,8 @@ import { Readable } from "node:stream";
 import { TransportError } from "./network-error.ts";
 import type { RegistryTiming } from "./timing.ts";
 
-/** After the last byte a registry may still copy and hash the whole blob. */
-const finishMs = 300_000;
+/** After the last byte a registry may still copy and hash the whole blob: this many times longer than for another answer. */
+const finishFactor = 10;
 
 export interface WatchedUpload {
   /** Aborted by the caller's signal, or when nothing moves any more. */
@@ -26,7 +26,6 @@ export function uploadStream(
   const arm = (ms: number): void => {
     clearTimeout(timer);
     timer = setTimeout(() => stalled.abort(new TransportError("upload stalled", true)), ms);
-    timer.unref();
   };
   arm(timing.headersMs);
   const count = async function* (source: Readable): AsyncGenerator<Buffer> {
@@ -42,7 +41,7 @@ export function uploadStream(
       sourceFailure = { error };
       throw error;
     }
-    arm(finishMs);
+    arm(timing.headersMs * finishFactor);
   };
   return {
     signal: AbortSignal.any([outer, stalled.signal]),
