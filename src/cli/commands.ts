@@ -1,30 +1,6 @@
 /** The command tree. Only names and one-line summaries live here: a command's module is loaded when it is used. */
-import type { Command, CommandEntry, CommandGroup } from "./command.ts";
-
-type Loader = () => Promise<Command>;
-
-interface EntryOptions {
-  readonly aliases?: readonly string[];
-  readonly paths?: readonly string[];
-  readonly hidden?: boolean;
-}
-
-function entry(name: string, summary: string, load: Loader, options: EntryOptions = {}): CommandEntry {
-  return { name, summary, load, ...options };
-}
-
-/** A command that is both `container start` and `start`. */
-function both(
-  group: string,
-  name: string,
-  top: string,
-  summary: string,
-  load: Loader,
-  aliases: string[] = [],
-): CommandEntry[] {
-  const paths = [`${group} ${name}`, ...aliases.map((alias) => `${group} ${alias}`), top];
-  return [entry(name, summary, load, { paths, aliases }), entry(top, summary, load, { paths })];
-}
+import type { CommandEntry, CommandGroup } from "./command.ts";
+import { both, entry } from "./command-entry.ts";
 
 const containerInspect = entry(
   "inspect",

@@ -9,7 +9,7 @@ import { shortId } from "#base/ids.ts";
 import { limits } from "#base/limits.ts";
 import type { Log } from "#base/log.ts";
 import { buildDockerfile } from "#builder/build.ts";
-import { BuildCache, type CacheStorage } from "#builder/build-cache.ts";
+import { BuildCache, type CacheStorage, cacheBytesMax } from "#builder/build-cache.ts";
 import { parseDockerfile } from "#builder/parse.ts";
 import { StepFailed } from "#builder/step-run.ts";
 import { GrowingCells } from "#content/growing-cells.ts";
@@ -160,8 +160,17 @@ async function build(
     signal,
   );
   await nameResult(deps, image, tags, tell);
+  await boundCache(deps);
   if (parameters.quiet) report({ kind: "stream", text: `${image.id}\n` });
   return image;
+}
+
+/** The cache may hold so much: the longest unused goes when a build has made it more. */
+async function boundCache(deps: Shared): Promise<void> {
+  const { snapshotter } = deps.images.context;
+  const bytes = [...deps.cache.layers()].reduce((sum, key) => sum + (snapshotter.sizeBytes(key) ?? 0), 0);
+  if (bytes <= cacheBytesMax) return;
+  await pruneBuildCache(deps, { all: false, keepBytes: cacheBytesMax, filters: undefined });
 }
 
 function tagOf(text: string): Reference {
