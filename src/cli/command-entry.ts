@@ -1,6 +1,6 @@
 import type { Command, CommandEntry } from "./command.ts";
 
-type Loader = () => Promise<Command>;
+export type Loader = () => Promise<Command>;
 
 interface EntryOptions {
   readonly aliases?: readonly string[];

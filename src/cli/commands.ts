@@ -1,6 +1,6 @@
 /** The command tree. Only names and one-line summaries live here: a command's module is loaded when it is used. */
 import type { CommandEntry, CommandGroup } from "./command.ts";
-import { both, entry } from "./command-entry.ts";
+import { both, entry, type Loader } from "./command-entry.ts";
 
 const containerInspect = entry(
   "inspect",
