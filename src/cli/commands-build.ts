@@ -126,10 +126,11 @@ async function inputOf(context: CliContext, flags: Flags, path: string, quiet: b
     const stdin = await peek(process.stdin);
     if (stdin.head.length === 0)
       throw new ExitError(1, "unable to prepare context: failed to peek context header from STDIN: EOF");
-    if (isArchive(stdin.head)) return { body: stdin.stream, remote: "", dockerfile: file };
+    if (isArchive(stdin.head))
+      return { body: announced(context, quiet, stdin.stream), remote: "", dockerfile: file };
     const text = await textOf(stdin.stream);
     return {
-      body: Readable.from(loneDockerfile(text), { objectMode: false }),
+      body: announced(context, quiet, loneDockerfile(text)),
       remote: "",
       dockerfile: "Dockerfile",
     };
@@ -147,13 +148,22 @@ async function inputOf(context: CliContext, flags: Flags, path: string, quiet: b
   if (/^https?:\/\//.test(path)) return { body: undefined, remote: path, dockerfile: file };
   const stdinText = file === "-" ? await textOf(process.stdin) : undefined;
   const local = localContext(path, file, stdinText);
+  return {
+    body: announced(context, quiet, contextArchive(local)),
+    remote: "",
+    dockerfile: local.dockerfile,
+  };
+}
+
+/** The archive, with Docker's line about how much of it was sent. */
+function announced(context: CliContext, quiet: boolean, archive: AsyncIterable<Buffer>): Readable {
   let sent = 0;
   const show = (end: string): void => {
     if (!quiet) context.write(`Sending build context to Docker daemon  ${humanSize(sent)}${end}`);
   };
   const counted = async function* (): AsyncGenerator<Buffer> {
     let shownAt = 0;
-    for await (const chunk of contextArchive(local)) {
+    for await (const chunk of archive) {
       sent += chunk.length;
       yield chunk;
       if (process.stdout.isTTY === true && performance.now() - shownAt > 100) {
@@ -163,7 +173,7 @@ async function inputOf(context: CliContext, flags: Flags, path: string, quiet: b
     }
     show("\r\r\n");
   };
-  return { body: Readable.from(counted(), { objectMode: false }), remote: "", dockerfile: local.dockerfile };
+  return Readable.from(counted(), { objectMode: false });
 }
 
 async function peek(stream: Readable): Promise<{ head: Buffer; stream: Readable }> {
