@@ -161,13 +161,9 @@ function run(program: string, host: string, one: Case): Promise<Outcome> {
 
 /** Streams of one step come over two channels: how they interleave is not told. */
 function sorted({ code, stdout, stderr }: Outcome): object {
-  const lines = stdout.replaceAll(/(\x1b\[91m)([^\x1b]*)\x1b\[0m/g, (_all, red: string, text: string) =>
-    text
-      .split("\n")
-      .map((line) => (line === "" ? "" : red + line))
-      .join("\n"),
-  );
-  return { code, stdout: lines.split("\n").sort(), stderr: stderr.trim() };
+  const red = stdout.includes("\x1b[91merr\n\x1b[0m");
+  const lines = stdout.replaceAll("\x1b[91m", "").replaceAll("\x1b[0m", "");
+  return { code, red, stdout: lines.split("\n").sort(), stderr: stderr.trim() };
 }
 
 for (const one of cases) {
