@@ -22,8 +22,10 @@ export async function makeImage(ctx: ImageContext, parts: ImageParts): Promise<I
   const { config, below, added, hold, parent } = parts;
   const bytes = Buffer.from(JSON.stringify(config));
   hold.blob(digestOf(bytes));
-  const id = (await ctx.content.put(bytes, { durable: false })) as string as ImageId;
-  await ctx.content.sync();
+  // A kept archive was not flushed yet; the config alone is a small file.
+  const keptBlob = added?.blob !== undefined;
+  const id = (await ctx.content.put(bytes, { durable: !keptBlob })) as string as ImageId;
+  if (keptBlob) await ctx.content.sync();
   if (added !== undefined) await ctx.snapshotter.seal([added.applied]);
   const layers = added === undefined ? below : [...below, layerOf(config, below.length, added)];
   return {

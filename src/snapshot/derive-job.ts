@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
-import { mkdirSync } from "node:fs";
+import { constants, fsyncSync, mkdirSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { TarReader } from "#archive/tar-read.ts";
 import { TarWriter } from "#archive/tar-write.ts";
-import { bytesOfText } from "#base/byte-string.ts";
+import { type ByteString, bytesOfText } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
-import { openRoot } from "#sys/beneath.ts";
+import { openBytesBeneath, openRoot } from "#sys/beneath.ts";
+import { S_IFDIR, S_IFREG } from "#sys/file-status.ts";
 import { closeFd } from "#sys/files.ts";
 import { copyDigest } from "./copy-digest.ts";
 import { writeCopy, writeDirectory } from "./copy-layer.ts";
@@ -15,6 +16,7 @@ import { LayerEntries } from "./layer-entries.ts";
 import { removeTreeAt } from "./remove-tree.ts";
 import { StackTree } from "./stack-tree.ts";
 import { writeTreeTar } from "./tree-tar.ts";
+import { walkTree } from "./tree-walk.ts";
 
 /** Where the files of a new layer come from. */
 export type DeriveSource =
@@ -43,6 +45,8 @@ export interface DeriveOutcome {
   /** The files are only right over these layers. */
   readonly usedBelow: boolean;
   readonly isEmpty: boolean;
+  /** Files and directories are on the disk, all but the name of the staging directory. */
+  readonly flushed: boolean;
 }
 
 export interface CopyDigestJob {
@@ -123,7 +127,37 @@ function derive(job: DeriveJob, checkAborted: () => void): DeriveOutcome {
     tarBytes: length,
     usedBelow: usedBelow && source.kind === "upper",
     isEmpty: tarBytes <= 1024,
+    flushed: flushFew(rootFd),
   };
+}
+
+/** More names than this are flushed sooner by one syncfs. */
+const flushedNamesMax = 24;
+
+/**
+ * Flushes a layer of few files by itself: a syncfs would also wait for all that others have written, and for the build's
+ * context, which is thrown away. False for a layer of more files.
+ */
+function flushFew(rootFd: number): boolean {
+  const names: { readonly dirFd: number; readonly path: ByteString }[] = [];
+  walkTree(rootFd, ({ path, stat }) => {
+    if (stat.type === S_IFREG || stat.type === S_IFDIR) names.push({ dirFd: rootFd, path });
+    return names.length <= flushedNamesMax;
+  });
+  if (names.length > flushedNamesMax) return false;
+  for (const { dirFd, path } of [...names, { dirFd: rootFd, path: "." as ByteString }]) {
+    const fd = openBytesBeneath(
+      dirFd,
+      path,
+      constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
+    );
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeFd(fd);
+    }
+  }
+  return true;
 }
 
 /** What a job calls now and then. */

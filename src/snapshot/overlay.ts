@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { assert } from "#base/assert.ts";
@@ -76,6 +77,8 @@ class OverlaySnapshotter implements Snapshotter {
   readonly #workers: LayerWorkers;
   readonly #sealed: Map<LayerKey, number>;
   readonly #applies: SharedApplies;
+  /** Made by `derive` and on the disk, but for their directories' names. */
+  readonly #flushed = new Set<LayerKey>();
   #nextStaging = 0;
 
   constructor(options: OverlayOptions, sealed: Map<LayerKey, number>) {
@@ -173,7 +176,8 @@ class OverlaySnapshotter implements Snapshotter {
     const diffId = outcome.diffId as DiffId;
     const chainId = request.belowChain === undefined ? diffId : digestOf(`${request.belowChain} ${diffId}`);
     const key = outcome.usedBelow ? chainKey(chainId as string as ChainId) : diffKey(diffId);
-    this.#place(staging, key);
+    // One that was there already may not be on the disk yet.
+    if (this.#place(staging, key) && outcome.flushed) this.#flushed.add(key);
     const { sizeBytes, tarBytes } = outcome;
     // Local layers are stored uncompressed: the blob is the tar.
     return this.#applies.adopt({
@@ -200,21 +204,23 @@ class OverlaySnapshotter implements Snapshotter {
     return digestOf([...below, diffId].join(" ")) as string as ChainId;
   }
 
-  /** Gives an unpacked layer its name. One that is there already, from another blob of the same content, stays. */
-  #place(staging: string, key: LayerKey): void {
+  /** Gives an unpacked layer its name. One that is there already, from another blob of the same content, stays: false. */
+  #place(staging: string, key: LayerKey): boolean {
     mkdirSync(join(this.#root, key), { recursive: true, mode: 0o700 });
     try {
       // An empty layer's directory is empty too, and rename(2) would replace it: the content is the same.
       renameSync(staging, this.pathOf(key));
+      return true;
     } catch (error) {
       if (errnoOf(error) !== "ENOTEMPTY" && errnoOf(error) !== "EEXIST") throw error;
       this.#trash(staging);
+      return false;
     }
   }
 
   async seal(layers: readonly AppliedLayer[]): Promise<void> {
     if (layers.length === 0) return;
-    await this.#workers.run<"sync">({ kind: "sync", directory: this.#root });
+    await this.#flush(layers);
     await this.#database?.commit(
       layers.map((layer) => ({
         sql: "INSERT INTO layer (key, diff_id, size_bytes, blob_digest, blob_size_bytes) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
@@ -225,6 +231,17 @@ class OverlaySnapshotter implements Snapshotter {
       if (!this.#sealed.has(layer.key)) this.#sealed.set(layer.key, layer.sizeBytes);
       this.#applies.settle(layer);
     }
+  }
+
+  /** Layers that their worker has flushed lack their names only; for all others one syncfs. */
+  async #flush(layers: readonly AppliedLayer[]): Promise<void> {
+    if (!layers.every(({ key }) => this.#flushed.has(key))) {
+      await this.#workers.run<"sync">({ kind: "sync", directory: this.#root });
+    } else {
+      for (const { key } of layers) await flushDirectory(join(this.#root, key));
+      await flushDirectory(this.#root);
+    }
+    for (const { key } of layers) this.#flushed.delete(key);
   }
 
   async discard(layers: readonly AppliedLayer[]): Promise<void> {
@@ -374,6 +391,15 @@ class OverlaySnapshotter implements Snapshotter {
       if (this.#database !== undefined) this.#trash(join(this.#root, name));
     }
     for (const name of readdirSync(join(this.#root, "trash"))) this.#empty(name);
+  }
+}
+
+async function flushDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
   }
 }
 
