@@ -221,7 +221,7 @@ function containerDefaults(config: DaemonConfig): object {
 
 async function composeSystem(
   config: DaemonConfig,
-  { database, events, snapshotter, images, runtime, networks }: Foundation,
+  { database, events, images, runtime, networks }: Foundation,
   containers: ContainerEngine,
   volumes: VolumeEngine,
   builds: BuildEngine,
@@ -242,10 +242,7 @@ async function composeSystem(
     imageUsers: (id) => containers.usersOfImage(id).length,
     containerList: () => containers.list({ all: true, limit: 0, size: true, filters: new Map() }),
     buildCache: () => builds.usage(),
-    layersBytes: () => {
-      const keys = new Set(images.store.listAll().flatMap(({ layers }) => layers.map(({ key }) => key)));
-      return [...keys].reduce((sum, key) => sum + (snapshotter.sizeBytes(key) ?? 0), 0);
-    },
+    layersBytes: () => images.storedBytes(),
   });
 }
 

@@ -38,6 +38,7 @@ import {
   type RemovalRecord,
   type RemoveOptions,
   removeImage,
+  storedBytes,
 } from "./image-remove.ts";
 import { saveImages } from "./image-save.ts";
 
@@ -96,6 +97,8 @@ export interface ImageService extends AsyncDisposable {
   tag(name: string, repository: string, tag: string): Promise<void>;
   remove(name: string, options: RemoveOptions): Promise<RemovalRecord[]>;
   prune(filters: string | undefined): Promise<PruneResult>;
+  /** Bytes of all layers of images on the disk, unpacked and compressed, a shared one once. */
+  storedBytes(): number;
   /** Keeps an image until its container's row exists; the release takes care of an image removed meanwhile. */
   lease(id: ImageId): AsyncDisposable;
   /** To be called once a container's row is gone: an image that was kept for it alone goes too. */
@@ -167,6 +170,7 @@ function serviceOf(ctx: ImageContext): ImageService {
     tag: (name, repository, tag) => tagImage(ctx, name, repository, tag),
     remove: (name, options) => removeImage(ctx, name, options),
     prune: (filters) => pruneImages(ctx, pruneSelection(ctx, filters)),
+    storedBytes: () => storedBytes(ctx),
     lease: (id) => leaseImage(ctx, id),
     containerRemoved: (id) => forgetIfUnused(ctx, ctx.images.get(id)),
     [Symbol.asyncDispose]: () => ctx.registry[Symbol.asyncDispose](),

@@ -20,7 +20,7 @@ export interface SystemEngineDeps {
   readonly containerList: () => Promise<string>;
   /** Records of the build cache. */
   readonly buildCache: () => Promise<readonly CacheUsage[]>;
-  /** Bytes of the unpacked layers of images, a shared one once. */
+  /** Bytes of the layers of images on the disk, unpacked and compressed, a shared one once. */
   readonly layersBytes: () => number;
 }
 
