@@ -8,15 +8,8 @@ function nameOf(exchange: Exchange): string {
   return exchange.params["name"] ?? "";
 }
 
-/** The Engine API's `/images`. What is not there yet is refused by name. */
+/** The Engine API's `/images`, without what moves images about. */
 export function imageRoutes(images: ImageService): Route[] {
-  const later = (method: Route["method"], pattern: string, what: string): Route => ({
-    method,
-    pattern,
-    handler: () => {
-      throw new EngineError("notImplemented", `${what} is not supported yet`);
-    },
-  });
   return [
     { method: "GET", pattern: "/images/json", handler: (exchange) => list(images, exchange) },
     { method: "POST", pattern: "/images/create", handler: (exchange) => create(images, exchange) },
@@ -57,12 +50,6 @@ export function imageRoutes(images: ImageService): Route[] {
         exchange.sendJson(200, await images.prune(exchange.query.get("filters")));
       },
     },
-    later("GET", "/images/search", "searching a registry"),
-    later("POST", "/images/load", "loading images from an archive"),
-    later("GET", "/images/get", "saving images to an archive"),
-    later("GET", "/images/{name...}/get", "saving an image to an archive"),
-    later("POST", "/images/{name...}/push", "pushing an image"),
-    later("GET", "/distribution/{name...}/json", "inspecting an image of a registry"),
   ];
 }
 

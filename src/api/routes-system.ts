@@ -1,3 +1,4 @@
+import { formatTime } from "#base/clock.ts";
 import { EngineError } from "#base/errors.ts";
 import type { EngineEvent } from "#engine/events.ts";
 import type { DiskUsage, DiskUsageObject, SystemEngine } from "#engine/system.ts";
@@ -85,18 +86,29 @@ function wantedObjects(exchange: Exchange): ReadonlySet<DiskUsageObject> {
   return new Set(asked.length === 0 ? usageObjects : (asked as DiskUsageObject[]));
 }
 
-function usageBody(
-  usage: Partial<DiskUsage>,
-  wanted: ReadonlySet<DiskUsageObject>,
-  version: ApiVersion,
-): object {
+function cacheBody(record: NonNullable<DiskUsage["buildCache"]>[number]): object {
+  return {
+    ID: record.id,
+    Parents: [],
+    Type: record.type,
+    Description: record.description,
+    InUse: record.inUse,
+    Shared: record.shared,
+    Size: record.sizeBytes,
+    CreatedAt: record.createdAt,
+    LastUsedAt: formatTime(BigInt(record.lastUsedNs)),
+    UsageCount: record.uses,
+  };
+}
+
+function usageBody(usage: Partial<DiskUsage>, version: ApiVersion): object {
   return {
     LayersSize: usage.layersBytes ?? 0,
     Images:
       usage.images?.map((image) => ({ ...summaryShape(image, version), Containers: image.users })) ?? null,
     Containers: usage.containers === undefined ? null : JSON.parse(usage.containers),
     Volumes: usage.volumes?.map(({ volume, bytes, users }) => volumeBody(volume, { bytes, users })) ?? null,
-    BuildCache: wanted.has("build-cache") ? [] : null,
+    BuildCache: usage.buildCache?.map(cacheBody) ?? null,
   };
 }
 
@@ -125,20 +137,7 @@ export function systemRoutes(engine: SystemEngine): Route[] {
       pattern: "/system/df",
       handler: async (exchange) => {
         const wanted = wantedObjects(exchange);
-        exchange.sendJson(200, usageBody(await engine.diskUsage(wanted), wanted, exchange.apiVersion));
-      },
-    },
-    {
-      method: "POST",
-      pattern: "/auth",
-      handler: () => {
-        throw new EngineError(
-          "notImplemented",
-          "checking credentials (POST /auth) is not supported by skiffd yet",
-          {
-            code: "not-supported",
-          },
-        );
+        exchange.sendJson(200, usageBody(await engine.diskUsage(wanted), exchange.apiVersion));
       },
     },
   ];

@@ -4,7 +4,7 @@ import { type Command, ExitError, noArguments } from "./command.ts";
 import { confirm } from "./confirm.ts";
 import type { CliContext } from "./context.ts";
 import { filtersParameter } from "./filters.ts";
-import { filter } from "./flag-types.ts";
+import { bytes, filter } from "./flag-types.ts";
 import { type FlagSpec, type Flags, flag, toggle } from "./flags.ts";
 import { humanSize } from "./units.ts";
 
@@ -102,6 +102,35 @@ export const pruneImages: Command = {
       ? "This will remove all images without at least one container associated to them."
       : "This will remove all dangling images.";
     return ask(context, flags, warning, () => images(context, all, flags.list("filter")));
+  },
+};
+
+export const pruneBuilder: Command = {
+  usage: "[OPTIONS]",
+  flags: [
+    toggle("a,all", "Remove every record, also those whose layers images have"),
+    filterFlag("until=24h"),
+    flag("keep-storage", bytes, "Bytes that may stay"),
+    force,
+  ],
+  args: noArguments,
+  run: (context, flags) => {
+    const all = flags.bool("all");
+    const warning = all ? "This will remove all build cache." : "This will remove all dangling build cache.";
+    return ask(context, flags, warning, async () => {
+      const report = await context.client.json<{ CachesDeleted: string[] | null; SpaceReclaimed: number }>(
+        "POST",
+        "/build/prune",
+        {
+          query: {
+            all: all ? true : undefined,
+            "keep-storage": flags.number("keep-storage") || undefined,
+            filters: filtersParameter(flags.list("filter")),
+          },
+        },
+      );
+      return listed("Deleted build cache objects:", report.CachesDeleted, report.SpaceReclaimed);
+    });
   },
 };
 

@@ -1,30 +1,6 @@
 /** The command tree. Only names and one-line summaries live here: a command's module is loaded when it is used. */
-import type { Command, CommandEntry, CommandGroup } from "./command.ts";
-
-type Loader = () => Promise<Command>;
-
-interface EntryOptions {
-  readonly aliases?: readonly string[];
-  readonly paths?: readonly string[];
-  readonly hidden?: boolean;
-}
-
-function entry(name: string, summary: string, load: Loader, options: EntryOptions = {}): CommandEntry {
-  return { name, summary, load, ...options };
-}
-
-/** A command that is both `container start` and `start`. */
-function both(
-  group: string,
-  name: string,
-  top: string,
-  summary: string,
-  load: Loader,
-  aliases: string[] = [],
-): CommandEntry[] {
-  const paths = [`${group} ${name}`, ...aliases.map((alias) => `${group} ${alias}`), top];
-  return [entry(name, summary, load, { paths, aliases }), entry(top, summary, load, { paths })];
-}
+import type { CommandEntry, CommandGroup } from "./command.ts";
+import { both, entry, type Loader } from "./command-entry.ts";
 
 const containerInspect = entry(
   "inspect",
@@ -267,7 +243,7 @@ const build = both(
   "build",
   "build",
   "Build an image from a Dockerfile",
-  async () => (await import("./commands-later.ts")).build,
+  async () => (await import("./commands-build.ts")).build,
 );
 
 const events = both(
@@ -289,6 +265,21 @@ const topLevelOf = (pairs: readonly CommandEntry[][]): CommandEntry[] => pairs.m
 const groupedOf = (pairs: readonly CommandEntry[][]): CommandEntry[] => pairs.map((pair) => pair[0]!);
 
 export const groups: readonly CommandGroup[] = [
+  {
+    name: "builder",
+    summary: "Manage builds",
+    commands: [
+      entry(
+        "build",
+        "Build an image from a Dockerfile",
+        async () => (await import("./commands-build.ts")).build,
+        {
+          paths: ["image build", "build", "builder build"],
+        },
+      ),
+      entry("prune", "Remove build cache", async () => (await import("./commands-prune.ts")).pruneBuilder),
+    ],
+  },
   {
     name: "container",
     summary: "Manage containers",

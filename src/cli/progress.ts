@@ -2,7 +2,7 @@
 import type { Readable } from "node:stream";
 import { jsonStream } from "#sdk/client.ts";
 import type { ProgressMessage } from "#sdk/types.ts";
-import { sanitizeCell, sanitizeText } from "./sanitize.ts";
+import { sanitizeCell, sanitizeOutput } from "./sanitize.ts";
 import { humanSize } from "./units.ts";
 
 /** The stream carried an error: its text is the daemon's. */
@@ -47,7 +47,7 @@ export async function showProgress(
 
 function showPlain(message: ProgressMessage, target: ProgressTarget): void {
   if (message.stream !== undefined && message.stream !== "") {
-    target.write(sanitizeText(message.stream));
+    target.write(sanitizeOutput(message.stream));
     return;
   }
   // Byte counts only make sense where a line can be drawn over.
@@ -91,7 +91,7 @@ class Screen {
 
   show(message: ProgressMessage): void {
     if (message.stream !== undefined && message.stream !== "") {
-      this.#target.write(sanitizeText(message.stream));
+      this.#target.write(sanitizeOutput(message.stream));
       return;
     }
     const width = this.#target.columns ?? 80;

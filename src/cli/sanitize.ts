@@ -18,6 +18,17 @@ export function sanitizeText(text: string): string {
   return text.replace(dangerous, visible);
 }
 
+// Colours and weights, and the carriage return of a progress bar.
+const harmless = /(\x1b\[[0-9;]{0,32}m|\r)/;
+
+/** For the output of a build's steps: what moves no cursor but along its line stays. */
+export function sanitizeOutput(text: string): string {
+  return text
+    .split(harmless)
+    .map((part, index) => (index % 2 === 1 ? part : sanitizeText(part)))
+    .join("");
+}
+
 /** For messages: several lines are fine, a carriage return before a newline too. */
 export function sanitizeLine(text: string): string {
   return text.replaceAll("\r\n", "\n").replace(dangerous, visible);

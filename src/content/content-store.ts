@@ -51,6 +51,11 @@ export interface ContentStore {
   ingest(expected: { digest: Digest; sizeBytes?: number }): Promise<BlobWriter>;
   /** Stores small bytes under their own digest, durably unless told otherwise. */
   put(bytes: Uint8Array, options?: { durable?: boolean }): Promise<Digest>;
+  /**
+   * Takes over a finished file of the store's file system, whose digest the caller has verified; the path is free
+   * afterwards. Durable after the next `sync`.
+   */
+  adopt(path: string, digest: Digest): Promise<void>;
   remove(digest: Digest): Promise<void>;
   list(): Promise<Digest[]>;
   /** syncfs of the store's file system, in a worker. */

@@ -152,6 +152,17 @@ class DiskStore implements ContentStore {
     this.#unflushed.delete(digest);
   }
 
+  async adopt(path: string, digest: Digest): Promise<void> {
+    using _ = await this.#locks.acquire(digest);
+    if (this.#known.has(digest)) {
+      await unlink(path);
+      return;
+    }
+    await rename(path, this.pathOf(digest));
+    this.#unflushed.add(digest);
+    this.#known.add(digest);
+  }
+
   async remove(digest: Digest): Promise<void> {
     using _ = await this.#locks.acquire(digest);
     this.#known.delete(digest);

@@ -2,16 +2,22 @@ import { existsSync, readdirSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Route } from "#api/route.ts";
+import { archiveRoutes } from "#api/routes-archive.ts";
+import { buildRoutes } from "#api/routes-build.ts";
 import { containerRoutes } from "#api/routes-container.ts";
 import { execRoutes } from "#api/routes-exec.ts";
 import { imageRoutes } from "#api/routes-image.ts";
+import { imageTransferRoutes } from "#api/routes-image-transfer.ts";
 import { networkRoutes } from "#api/routes-network.ts";
+import { registryRoutes } from "#api/routes-registry.ts";
 import { systemRoutes } from "#api/routes-system.ts";
 import { volumeRoutes } from "#api/routes-volume.ts";
 import { systemClock } from "#base/clock.ts";
 import type { ImageId } from "#base/digest.ts";
 import type { Log } from "#base/log.ts";
+import type { BuildCache } from "#builder/build-cache.ts";
 import { createDiskStore } from "#content/disk-store.ts";
+import { type BuildEngine, cachedLayers, createBuildEngine, openBuildCache } from "#engine/build.ts";
 import { type ContainerEngine, createContainerEngine } from "#engine/container-engine.ts";
 import { EventBus } from "#engine/events.ts";
 import type { ImageUser } from "#engine/image-context.ts";
@@ -43,6 +49,7 @@ interface Stores {
   readonly snapshotter: Snapshotter;
   readonly volumes: VolumeStore;
   readonly images: ImageService;
+  readonly buildCache: BuildCache;
 }
 
 /** The layers that do the work, from the state up. */
@@ -89,20 +96,32 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   );
   users.ask(containers);
   parts.use(forgetUnusedImages(events, images, log));
+  const builds = createBuildEngine({
+    cache: foundation.buildCache,
+    images,
+    containers,
+    dataRoot: config.dataRoot,
+    clock,
+    log,
+  });
   const volumeEngine = createVolumeEngine({
     volumes,
     events,
     containersUsing: (name) => containers.usersOfVolume(name),
   });
   const networkEngine = createNetworkEngine({ networks, runningContainers: () => containers.connected() });
-  const system = await composeSystem(config, foundation, containers, volumeEngine);
+  const system = await composeSystem(config, foundation, containers, volumeEngine, builds);
   const owned = parts.move();
   return {
     routes: [
       ...systemRoutes(system),
       ...containerRoutes(containers),
+      ...archiveRoutes(containers),
       ...execRoutes(containers),
+      ...buildRoutes(builds),
       ...imageRoutes(images),
+      ...imageTransferRoutes(images, containers),
+      ...registryRoutes(images),
       ...volumeRoutes(volumeEngine),
       ...networkRoutes(networkEngine),
     ],
@@ -172,6 +191,7 @@ async function composeStores(
   const volumes = parts.use(
     await createVolumeStore({ root: join(dataRoot, "volumes"), database, clock, log }),
   );
+  const buildCache = await openBuildCache(database, clock, log);
   const images = parts.use(
     await createImageService({
       database,
@@ -187,9 +207,10 @@ async function composeStores(
         maxConcurrentDownloads: config.maxConcurrentDownloads,
       },
       containersUsing: (id) => users.of(id),
+      keptLayers: () => cachedLayers(buildCache),
     }),
   );
-  return { database, snapshotter, volumes, images };
+  return { database, snapshotter, volumes, images, buildCache };
 }
 
 async function composeNetworks(
@@ -247,9 +268,10 @@ function containerDefaults(config: DaemonConfig): object {
 
 async function composeSystem(
   config: DaemonConfig,
-  { database, events, snapshotter, images, runtime, networks }: Foundation,
+  { database, events, images, runtime, networks }: Foundation,
   containers: ContainerEngine,
   volumes: VolumeEngine,
+  builds: BuildEngine,
 ): Promise<SystemEngine> {
   return createSystemEngine({
     facts: {
@@ -266,8 +288,8 @@ async function composeSystem(
     images,
     imageUsers: (id) => containers.usersOfImage(id).length,
     containerList: () => containers.list({ all: true, limit: 0, size: true, filters: new Map() }),
-    layersBytes: () =>
-      snapshotter.listLayers().reduce((sum, key) => sum + (snapshotter.sizeBytes(key) ?? 0), 0),
+    buildCache: () => builds.usage(),
+    layersBytes: () => images.storedBytes(),
   });
 }
 

@@ -29,6 +29,8 @@ export interface CreateRequest {
   readonly config: ContainerConfig;
   readonly hostConfig: HostConfig;
   readonly endpoints: Readonly<Record<string, EndpointConfig>>;
+  /** Made by a build. */
+  readonly buildStep?: "runs" | "idle";
 }
 
 export interface Created {
@@ -191,6 +193,7 @@ function describe(
     network: null,
     networkId: "",
     networkContainer: modes.networkContainer?.id ?? "",
+    ...(request.buildStep === undefined ? {} : { buildStep: request.buildStep }),
   };
   return { document, planned: planned.filter((mount) => mount.kind === "volume") };
 }

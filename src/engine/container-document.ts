@@ -73,6 +73,11 @@ export interface ContainerDocument {
   /** While running; its NetworkID is still shown after exit. */
   network: AttachmentRecord | null;
   networkId: string;
+  /**
+   * A step of a build that is under way: `idle` ones run nothing. Its files are thrown away after it, and a daemon that finds
+   * one at its start removes it. Absent once the container is kept.
+   */
+  buildStep?: "runs" | "idle";
   /** The other container of NetworkMode container:X, by id. */
   readonly networkContainer: string;
 }

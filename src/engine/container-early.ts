@@ -30,6 +30,7 @@ const keptMs = 3_000;
 
 function isPlain({ document }: Container): boolean {
   const { hostConfig: host, mounts, endpoint } = document;
+  if (document.buildStep === "idle") return false;
   const refersToOthers = [host.NetworkMode, host.IpcMode, host.PidMode].some((mode) =>
     mode.startsWith("container:"),
   );

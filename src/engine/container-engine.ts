@@ -1,18 +1,23 @@
 /** The container engine: everything that can be done with containers, by name, id or unique prefix. */
+import type { Readable } from "node:stream";
 import { AssertionFailure } from "#base/assert.ts";
 import type { ImageId } from "#base/digest.ts";
 import { KeyedLock } from "#base/lock.ts";
+import type { StepContainer } from "#builder/step-executor.ts";
 import type { EndpointSettings } from "#network/network.ts";
 import { LogReaders } from "#runtime/log-readers.ts";
 import type { Change } from "#snapshot/snapshotter.ts";
 import type { ContainerInspectJson } from "#wire/container-json.ts";
 import type { ContainerUpdateBody, ExecCreateBody, ExecStartBody } from "#wire/container-schema.ts";
 import type { Filters } from "#wire/filters.ts";
+import { createStepContainer, removeAbandonedSteps, type StepContainerRequest } from "./build-step.ts";
 import type { Container } from "./container.ts";
+import { type CommitSource, commitSource } from "./container-commit.ts";
 import type { ContainerContext, ContainerDefaults, ContainerEngineDeps } from "./container-context.ts";
 import { type Created, type CreateRequest, createContainer } from "./container-create.ts";
 import { dropEarly } from "./container-early.ts";
 import { watchExit } from "./container-exit.ts";
+import { exportContainer } from "./container-export.ts";
 import { startHealthChecks } from "./container-health.ts";
 import { inspectContainer } from "./container-inspect.ts";
 import { type Attachment, type AttachRequest, attachContainer, resizeContainer } from "./container-io.ts";
@@ -67,10 +72,16 @@ export interface ContainerEngine extends AsyncDisposable {
   logs(reference: string, request: LogRequest): ContainerLog;
   top(reference: string, psArgs: string): Promise<ProcessTable>;
   changes(reference: string): Promise<Change[]>;
+  /** The container for `ImageService.commit`, frozen where it runs and `pause` says so. */
+  commitSource(reference: string, pause: boolean): Promise<CommitSource>;
+  /** The container's file system as one flat tar. */
+  export(reference: string, signal: AbortSignal): Readable;
   createExec(reference: string, body: ExecCreateBody): string;
   startExec(execId: string, body: ExecStartBody): ExecStart;
   inspectExec(execId: string): ExecInspectJson;
   resizeExec(execId: string, size: { rows: number; columns: number }): Promise<void>;
+  /** A container for a step of a build. */
+  buildStep(request: StepContainerRequest): Promise<StepContainer>;
   /** For the other parts of the engine. */
   usersOfImage(id: ImageId): ContainerUser[];
   usersOfVolume(name: string): string[];
@@ -117,6 +128,7 @@ export async function createContainerEngine(deps: ContainerEngineDeps): Promise<
     },
   };
   await recoverContainers(ctx);
+  await removeAbandonedSteps(ctx);
   return engineOf(ctx, execs, background);
 }
 
@@ -188,6 +200,8 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
         layers.map((layer) => layer.key),
       );
     },
+    commitSource: async (reference, pause) => commitSource(ctx, find(reference), pause),
+    export: (reference, signal) => exportContainer(ctx, find(reference), signal),
     createExec: (reference, body) => createExec(ctx, execs, find(reference), body),
     startExec: (id, body) => {
       const { exec, container } = execOf(id);
@@ -195,6 +209,7 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
     },
     inspectExec: (id) => inspectExec(execs.resolve(id)),
     resizeExec: async (id, size) => resizeExec(execs.resolve(id), size),
+    buildStep: (request) => createStepContainer(ctx, request),
     usersOfImage: (id) => ctx.table.usersOfImage(id),
     usersOfVolume: (name) => ctx.table.usersOfVolume(name),
     usersOfNetwork: (id) => ctx.table.usersOfNetwork(id),

@@ -110,7 +110,7 @@ export function sandboxRequest(
     lowerDirs: layers,
     upperDir: writable.upperDir,
     workDir: writable.workDir,
-    volatile: host.AutoRemove,
+    volatile: host.AutoRemove || document.buildStep !== undefined,
     runtimeName: host.Runtime,
     args: [document.path, ...document.args],
     env: effectiveEnv(config.Env),

@@ -1,7 +1,7 @@
 import type { Clock } from "#base/clock.ts";
 import { limits } from "#base/limits.ts";
 
-export type EventType = "container" | "image" | "volume" | "network" | "daemon";
+export type EventType = "container" | "image" | "volume" | "network" | "daemon" | "builder";
 
 /** One event as the Engine API sends it (1.22 and later shape; `status`, `id`, `from` for containers and images below 1.52). */
 export interface EngineEvent {

@@ -6,6 +6,7 @@ import type { Log } from "#base/log.ts";
 import type { ContentStore } from "#content/content-store.ts";
 import type { Image } from "#image/image.ts";
 import type { LocalImageStore } from "#image/image-store.ts";
+import type { LayerPacker } from "#image/layer-pack.ts";
 import type { LayerPuller } from "#image/layer-pull.ts";
 import type { RegistryClient } from "#registry/client.ts";
 import type { Snapshotter } from "#snapshot/snapshotter.ts";
@@ -23,6 +24,7 @@ export interface ImageContext {
   readonly snapshotter: Snapshotter;
   readonly registry: RegistryClient;
   readonly puller: LayerPuller;
+  readonly packer: LayerPacker;
   readonly events: EventBus;
   readonly clock: Clock;
   readonly log: Log;

@@ -169,27 +169,38 @@ export async function pruneImages(
   options: { all: boolean; matches: (image: Image) => boolean },
 ): Promise<PruneResult> {
   const records: RemovalRecord[] = [];
-  const layersBefore = layerSizes(ctx);
+  const before = storedSizes(ctx);
   for (const image of ctx.images.list()) {
     // An earlier removal may have taken it along as a parent.
     if (ctx.images.get(image.id) === undefined || !options.matches(image)) continue;
     const names = ctx.images.namesOf(image.id);
-    if (!options.all && names.length > 0) continue;
-    if (ctx.containersUsing(image.id).length > 0 || ctx.images.childrenOf(image.id).length > 0) continue;
+    if (!options.all && names.some(({ digest }) => digest === undefined)) continue;
+    if (ctx.containersUsing(image.id).length > 0) continue;
+    // A step of a build goes with what was made of it; an image with names of its own loses them now.
+    if (names.length === 0 && ctx.images.childrenOf(image.id).length > 0) continue;
     await untag(ctx, image, names, records);
     await deleteImage(ctx, image, { force: false, prune: true }, records, true);
   }
-  const layersAfter = layerSizes(ctx);
+  const after = storedSizes(ctx);
   let reclaimed = 0;
-  for (const [key, size] of layersBefore) if (!layersAfter.has(key)) reclaimed += size;
+  for (const [key, size] of before) if (!after.has(key)) reclaimed += size;
   ctx.events.publish("image", "prune", "", { reclaimed: String(reclaimed) });
   return { ImagesDeleted: records.length === 0 ? null : records, SpaceReclaimed: reclaimed };
 }
 
-function layerSizes(ctx: ImageContext): Map<string, number> {
+/** What images have on the disk, a shared thing once: their unpacked layers and the compressed ones kept beside them. */
+function storedSizes(ctx: ImageContext): Map<string, number> {
   const sizes = new Map<string, number>();
   for (const image of ctx.images.listAll()) {
-    for (const layer of image.layers) sizes.set(layer.key, layer.sizeBytes);
+    for (const { key, sizeBytes, blobDigest, blobSizeBytes = 0 } of image.layers) {
+      sizes.set(key, sizeBytes);
+      if (blobDigest !== undefined) sizes.set(blobDigest, blobSizeBytes);
+    }
   }
   return sizes;
+}
+
+/** Bytes of all layers of images, in both forms: what `docker system df` says of the disk. */
+export function storedBytes(ctx: ImageContext): number {
+  return [...storedSizes(ctx).values()].reduce((sum, size) => sum + size, 0);
 }

@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import type { Clock } from "#base/clock.ts";
 import type { ImageId } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
@@ -7,25 +8,39 @@ import { skiffVersion } from "#base/version.ts";
 import type { ContentStore } from "#content/content-store.ts";
 import type { Image } from "#image/image.ts";
 import { LocalImageStore } from "#image/image-store.ts";
+import { LayerPacker } from "#image/layer-pack.ts";
 import { LayerPuller } from "#image/layer-pull.ts";
 import { RegistryClient, type RegistryConfig } from "#registry/client.ts";
 import { decodeRegistryAuth } from "#registry/credentials.ts";
-import type { Snapshotter } from "#snapshot/snapshotter.ts";
+import type { SearchResult } from "#registry/search.ts";
+import type { LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
 import { familiarString, parseReference, withDefaultTag, withTag } from "#wire/reference.ts";
+import {
+  type DistributionDetails,
+  inspectDistribution,
+  type LoginRequest,
+  loginToRegistry,
+  searchImages,
+} from "./auth.ts";
+import { type CommitRequest, type CommitSource, commitContainer } from "./container-commit.ts";
 import type { EventBus } from "./events.ts";
 import { type ImageContext, type ImageUser, imageEvent, type Report } from "./image-context.ts";
 import { type ImportRequest, importImage } from "./image-import.ts";
 import { type HistoryLine, type ImageDetails, imageHistory, inspectImage } from "./image-inspect.ts";
 import { type ImageSummary, type ListOptions, listImages, pruneSelection } from "./image-list.ts";
+import { type LoadRequest, loadImages } from "./image-load.ts";
 import { pullImage } from "./image-pull.ts";
+import { type PushRequest, pushImage } from "./image-push.ts";
 import {
   type PruneResult,
   pruneImages,
   type RemovalRecord,
   type RemoveOptions,
   removeImage,
+  storedBytes,
 } from "./image-remove.ts";
+import { saveImages } from "./image-save.ts";
 
 export interface ImageServiceDeps {
   readonly database: Database;
@@ -39,6 +54,8 @@ export interface ImageServiceDeps {
   readonly config: Omit<RegistryConfig, "userAgent"> & { readonly maxConcurrentDownloads?: number };
   /** Containers whose rows name the image; asked whenever one is to be removed. */
   readonly containersUsing: (id: ImageId) => readonly ImageUser[];
+  /** Layers that the build cache holds. */
+  readonly keptLayers?: () => Iterable<LayerKey>;
 }
 
 export interface PullCall {
@@ -49,17 +66,39 @@ export interface PullCall {
   readonly registryAuth: string | undefined;
 }
 
+export interface PushCall extends Omit<PushRequest, "credentials"> {
+  readonly registryAuth: string | undefined;
+}
+
 /** The image use cases of the engine. `store` is what containers resolve their images with. */
 export interface ImageService extends AsyncDisposable {
   readonly store: LocalImageStore;
+  /** For use cases beside these: builds. */
+  readonly context: ImageContext;
   pull(call: PullCall, report: Report, signal: AbortSignal): Promise<void>;
   import(request: ImportRequest, report: Report, signal: AbortSignal): Promise<void>;
+  push(call: PushCall, report: Report, signal: AbortSignal): Promise<void>;
+  login(request: LoginRequest, signal: AbortSignal): Promise<string>;
+  search(
+    request: { term: string; limit: number; filters: string | undefined },
+    signal: AbortSignal,
+  ): Promise<SearchResult[]>;
+  distribution(
+    name: string,
+    registryAuth: string | undefined,
+    signal: AbortSignal,
+  ): Promise<DistributionDetails>;
+  save(names: readonly string[], signal: AbortSignal): Promise<Readable>;
+  load(request: LoadRequest, report: Report, signal: AbortSignal): Promise<void>;
+  commit(source: CommitSource, request: CommitRequest, signal: AbortSignal): Promise<Image>;
   list(options: ListOptions): ImageSummary[];
   inspect(name: string): ImageDetails;
   history(name: string): HistoryLine[];
   tag(name: string, repository: string, tag: string): Promise<void>;
   remove(name: string, options: RemoveOptions): Promise<RemovalRecord[]>;
   prune(filters: string | undefined): Promise<PruneResult>;
+  /** Bytes of all layers of images on the disk, unpacked and compressed, a shared one once. */
+  storedBytes(): number;
   /** Keeps an image until its container's row exists; the release takes care of an image removed meanwhile. */
   lease(id: ImageId): AsyncDisposable;
   /** To be called once a container's row is gone: an image that was kept for it alone goes too. */
@@ -83,6 +122,7 @@ export async function createImageService(deps: ImageServiceDeps): Promise<ImageS
     snapshotter,
     registry,
     puller,
+    packer: new LayerPacker({ content, snapshotter, images, temporaryDir }),
     events,
     clock,
     log,
@@ -105,18 +145,32 @@ async function forgetIfUnused(ctx: ImageContext, image: Image | undefined): Prom
 function serviceOf(ctx: ImageContext): ImageService {
   return {
     store: ctx.images,
+    context: ctx,
     pull: async ({ registryAuth, ...call }, report, signal) => {
       const credentials = credentialsOf(registryAuth);
       const request = credentials === undefined ? call : { ...call, credentials };
       await pullImage(ctx, request, report, signal);
     },
     import: (request, report, signal) => importImage(ctx, request, report, signal),
+    push: async ({ registryAuth, ...call }, report, signal) => {
+      const credentials = credentialsOf(registryAuth);
+      const request = credentials === undefined ? call : { ...call, credentials };
+      await pushImage(ctx, request, report, signal);
+    },
+    login: (request, signal) => loginToRegistry(ctx, request, signal),
+    search: (request, signal) => searchImages(ctx, request, signal),
+    distribution: (name, registryAuth, signal) =>
+      inspectDistribution(ctx, name, credentialsOf(registryAuth), signal),
+    save: (names, signal) => saveImages(ctx, names, signal),
+    load: (request, report, signal) => loadImages(ctx, request, report, signal),
+    commit: (source, request, signal) => commitContainer(ctx, source, request, signal),
     list: (options) => listImages(ctx, options),
     inspect: (name) => inspectImage(ctx, name),
     history: (name) => imageHistory(ctx, name),
     tag: (name, repository, tag) => tagImage(ctx, name, repository, tag),
     remove: (name, options) => removeImage(ctx, name, options),
     prune: (filters) => pruneImages(ctx, pruneSelection(ctx, filters)),
+    storedBytes: () => storedBytes(ctx),
     lease: (id) => leaseImage(ctx, id),
     containerRemoved: (id) => forgetIfUnused(ctx, ctx.images.get(id)),
     [Symbol.asyncDispose]: () => ctx.registry[Symbol.asyncDispose](),

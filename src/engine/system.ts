@@ -1,6 +1,7 @@
 import { release } from "node:os";
 import type { ImageId } from "#base/digest.ts";
 import { engineVersion, skiffVersion } from "#base/version.ts";
+import type { CacheUsage } from "./build-prune.ts";
 import type { EngineEvent, EventBus } from "./events.ts";
 import type { ImageSummary } from "./image-list.ts";
 import type { ImageService } from "./images.ts";
@@ -17,7 +18,9 @@ export interface SystemEngineDeps {
   readonly imageUsers: (id: ImageId) => number;
   /** The list of all containers with their sizes, as JSON text. */
   readonly containerList: () => Promise<string>;
-  /** Bytes of all unpacked layers, a shared one once. */
+  /** Records of the build cache. */
+  readonly buildCache: () => Promise<readonly CacheUsage[]>;
+  /** Bytes of the layers of images on the disk, unpacked and compressed, a shared one once. */
   readonly layersBytes: () => number;
 }
 
@@ -27,6 +30,7 @@ export interface DiskUsage {
   /** JSON text of a list. */
   readonly containers: string;
   readonly volumes: Awaited<ReturnType<VolumeEngine["usage"]>>;
+  readonly buildCache: readonly CacheUsage[];
 }
 
 export type DiskUsageObject = "container" | "image" | "volume" | "build-cache";
@@ -47,15 +51,17 @@ export function createSystemEngine(deps: SystemEngineDeps): SystemEngine {
       return readEvents(deps.events, query, deps.facts.clock.nowNs(), signal);
     },
     diskUsage: async (wanted) => {
-      const [images, containers, volumes] = await Promise.all([
+      const [images, containers, volumes, buildCache] = await Promise.all([
         wanted.has("image") ? imagesWithUsers(deps) : undefined,
         wanted.has("container") ? deps.containerList() : undefined,
         wanted.has("volume") ? deps.volumes.usage() : undefined,
+        wanted.has("build-cache") ? deps.buildCache() : undefined,
       ]);
       return {
         ...(images === undefined ? {} : { images, layersBytes: deps.layersBytes() }),
         ...(containers === undefined ? {} : { containers }),
         ...(volumes === undefined ? {} : { volumes }),
+        ...(buildCache === undefined ? {} : { buildCache }),
       };
     },
   };

@@ -1,4 +1,4 @@
-import type { ChainId, Digest, ImageId } from "#base/digest.ts";
+import type { ChainId, DiffId, Digest, ImageId } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import { KeyedLock } from "#base/lock.ts";
 import type { Log } from "#base/log.ts";
@@ -16,13 +16,15 @@ import {
   withDigest,
 } from "#wire/reference.ts";
 import { ByteKeeper, type ByteRoots } from "./byte-keeper.ts";
-import type { Image, ImageStore } from "./image.ts";
+import type { Image, ImageLayer, ImageStore } from "./image.ts";
 
 export interface ImageStoreDeps {
   readonly database: Database;
   readonly content: ContentStore;
   readonly snapshotter: Snapshotter;
   readonly log: Log;
+  /** Layers that must stay although no image has them: the build cache's. */
+  readonly keptLayers?: () => Iterable<LayerKey>;
 }
 
 /** A name to be set on an image. `digest`: the manifest it was pulled by. */
@@ -68,6 +70,7 @@ function putStatement(image: Image): Statement {
  */
 export class LocalImageStore implements ImageStore {
   readonly #database: Database;
+  readonly #keptLayers: () => Iterable<LayerKey>;
   readonly #images = new Map<ImageId, Image>();
   /** Canonical name → image. */
   readonly #names = new Map<string, ImageId>();
@@ -79,6 +82,7 @@ export class LocalImageStore implements ImageStore {
 
   private constructor(deps: ImageStoreDeps) {
     this.#database = deps.database;
+    this.#keptLayers = deps.keptLayers ?? (() => []);
     this.bytes = new ByteKeeper(deps, () => this.#roots());
   }
 
@@ -113,7 +117,7 @@ export class LocalImageStore implements ImageStore {
   }
 
   #roots(): ByteRoots {
-    const layers = new Set<LayerKey>();
+    const layers = new Set<LayerKey>(this.#keptLayers());
     const blobs = new Set<Digest>();
     for (const image of this.#images.values()) {
       blobs.add(image.id as string as Digest);
@@ -199,6 +203,23 @@ export class LocalImageStore implements ImageStore {
       .map(familiarString);
   }
 
+  /** The compressed form of a layer that some image has, as the fields of `ImageLayer`; empty when there is none. */
+  blobOf(diffId: DiffId): Pick<ImageLayer, "blobDigest" | "blobSizeBytes" | "mediaType" | "diffSizeBytes"> {
+    for (const { layers } of this.#images.values()) {
+      for (const layer of layers) {
+        if (layer.diffId !== diffId || layer.blobDigest === undefined) continue;
+        const { blobDigest, blobSizeBytes, mediaType, diffSizeBytes } = layer;
+        return {
+          blobDigest,
+          ...(blobSizeBytes === undefined ? {} : { blobSizeBytes }),
+          ...(mediaType === undefined ? {} : { mediaType }),
+          ...(diffSizeBytes === undefined ? {} : { diffSizeBytes }),
+        };
+      }
+    }
+    return {};
+  }
+
   childrenOf(id: ImageId): Image[] {
     return this.list().filter(({ parent }) => parent === id);
   }
@@ -226,6 +247,16 @@ export class LocalImageStore implements ImageStore {
       throw new EngineError("notFound", `No such image: ${id}`, { code: "no-such-image" });
     }
     await this.#write({ ...image, lastTaggedNs }, [{ reference }]);
+  }
+
+  /**
+   * Changes an image's row and adds names, in one durable commit. An image that was removed meanwhile is left alone. What
+   * `change` names must be durable and held.
+   */
+  async update(id: ImageId, names: readonly NewName[], change: (image: Image) => Image): Promise<void> {
+    using _turn = await this.#changes.acquire("rows");
+    const image = this.#visible(id);
+    if (image !== undefined) await this.#write(change(image), names);
   }
 
   /** Takes names away; those that are not there are passed over. */

@@ -19,6 +19,8 @@ export interface ImageLayer {
   readonly blobDigest?: Digest;
   readonly blobSizeBytes?: number;
   readonly mediaType?: string;
+  /** Length of the layer's tar, where it is known. */
+  readonly diffSizeBytes?: number;
 }
 
 export interface Image {

@@ -24,8 +24,12 @@ export interface AuthorizerOptions {
   readonly transport: Transport;
   readonly endpoint: Endpoint;
   readonly credentials: Credentials | undefined;
-  /** `repository:library/busybox:pull`. */
+  /** `repository:library/busybox:pull`; empty for a login. */
   readonly scope: string;
+  /** Scopes of other repositories, for mounting what lies there. */
+  readonly moreScopes?: readonly string[];
+  /** Ask the token server for a token that can be kept instead of the password. */
+  readonly wantsRefreshToken?: boolean;
   /** Origins of token servers that the administrator trusts with credentials of any registry. */
   readonly trustedRealms: readonly string[];
 }
@@ -35,6 +39,7 @@ export class Authorizer {
   readonly #options: AuthorizerOptions;
   #authorization: string | undefined;
   #pending: Promise<string> | undefined;
+  #refreshToken = "";
 
   constructor(options: AuthorizerOptions) {
     this.#options = options;
@@ -45,6 +50,15 @@ export class Authorizer {
   /** The value of the `Authorization` header for the registry's own origin, once a challenge was answered. */
   get authorization(): string | undefined {
     return this.#authorization;
+  }
+
+  /** What the token server gave to be kept, "" when it gave nothing. */
+  get refreshToken(): string {
+    return this.#refreshToken;
+  }
+
+  get #scopes(): string[] {
+    return [this.#options.scope, ...(this.#options.moreScopes ?? [])].filter((scope) => scope !== "");
   }
 
   /** A mirror is somebody else's server: it gets none. */
@@ -93,6 +107,7 @@ export class Authorizer {
       : this.#get(realm, service, credentials, signal));
     const text = (await readBody(answer, tokenBytesMax)).toString("utf8");
     if (answer.status !== 200) throw registryError(answer, text);
+    if (this.#options.wantsRefreshToken === true) this.#refreshToken = refreshTokenOf(text);
     return `Bearer ${tokenOf(text, realm)}`;
   }
 
@@ -140,7 +155,11 @@ export class Authorizer {
   ): Promise<HttpAnswer> {
     const url = new URL(realm);
     if (service !== undefined) url.searchParams.set("service", service);
-    url.searchParams.append("scope", this.#options.scope);
+    for (const scope of this.#scopes) url.searchParams.append("scope", scope);
+    if (this.#options.wantsRefreshToken === true) {
+      url.searchParams.set("offline_token", "true");
+      url.searchParams.set("client_id", clientId);
+    }
     const named = credentials !== undefined && credentials.username !== "";
     if (named) url.searchParams.set("account", credentials.username);
     return await this.#options.transport.send({
@@ -161,7 +180,7 @@ export class Authorizer {
     const form = new URLSearchParams({
       grant_type: "refresh_token",
       refresh_token: refreshToken,
-      scope: this.#options.scope,
+      scope: this.#scopes.join(" "),
       client_id: clientId,
     });
     if (service !== undefined) form.set("service", service);
@@ -174,6 +193,11 @@ export class Authorizer {
       signal,
     });
   }
+}
+
+function refreshTokenOf(text: string): string {
+  const { refresh_token: token } = JSON.parse(text) as { refresh_token?: unknown };
+  return typeof token === "string" ? token : "";
 }
 
 function tokenOf(text: string, realm: URL): string {

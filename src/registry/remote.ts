@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import { EngineError, messageOf } from "#base/errors.ts";
 import type { Authorizer } from "./auth.ts";
 import type { Endpoint } from "./endpoints.ts";
@@ -9,9 +10,11 @@ import { cancelled, discard, type HttpAnswer, readBody, type Transport } from ".
 const errorBodyBytesMax = 256 * 1024;
 
 export interface RemoteRequest {
-  readonly method: "GET" | "HEAD";
-  /** Below `/v2/`, with its query. */
-  readonly path: string;
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "PATCH";
+  /** Below `/v2/`, with its query; or a URL that the registry gave, to which credentials go only on its own origin. */
+  readonly path: string | URL;
+  /** Made anew for each attempt. */
+  readonly body?: () => string | Uint8Array | Readable;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
 }
@@ -53,21 +56,27 @@ export class Remote {
 
   /** One request with authorization; only a 2xx comes back. Throws `RegistryError` or `TransportError`. */
   async once(request: RemoteRequest): Promise<HttpAnswer> {
-    const url = new URL(`${this.endpoint.base}/v2/${request.path}`);
+    const base = new URL(this.endpoint.base);
+    const url =
+      typeof request.path === "string"
+        ? new URL(`${base.href.replace(/\/$/, "")}/v2/${request.path}`)
+        : request.path;
+    const isOwn = url.origin === base.origin;
     for (let round = 0; ; round += 1) {
-      const authorization = this.#authorizer.authorization;
+      const authorization = isOwn ? this.#authorizer.authorization : undefined;
       const answer = await this.#transport.send({
         method: request.method,
         url,
-        verifyTls: this.endpoint.verifyTls,
+        verifyTls: isOwn ? this.endpoint.verifyTls : true,
         signal: request.signal,
+        ...(request.body === undefined ? {} : { body: request.body() }),
         ...(request.headers === undefined ? {} : { headers: request.headers }),
         ...(authorization === undefined ? {} : { authorization }),
       });
       if (answer.status >= 200 && answer.status < 300) return answer;
       const body = await readBody(answer, errorBodyBytesMax, request.method).catch(() => Buffer.alloc(0));
       // A server that a redirect led to cannot ask for the registry's credentials.
-      const own = answer.url.origin === url.origin;
+      const own = isOwn && answer.url.origin === url.origin;
       if (answer.status !== 401 || !own || round >= 2) throw registryError(answer, body.toString("utf8"));
       const more = await this.#answerChallenge(answer, authorization, request.method, request.signal);
       if (!more) throw registryError(answer, body.toString("utf8"));

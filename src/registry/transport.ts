@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from "node:http";
+import { Readable } from "node:stream";
 import type { Dispatcher } from "undici";
 import { EngineError } from "#base/errors.ts";
 import { guardedLookup, isLinkLocal } from "./link-local.ts";
@@ -16,12 +17,13 @@ export interface TransportConfig {
 }
 
 export interface HttpRequest {
-  readonly method: "GET" | "HEAD" | "POST";
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "PATCH";
   readonly url: URL;
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent to the URL's own origin only: dropped as soon as a redirect leaves it. */
   readonly authorization?: string;
-  readonly body?: string;
+  /** A stream is sent with the `content-length` among the headers; how long it may take is then the caller's to watch. */
+  readonly body?: string | Uint8Array | Readable;
   readonly verifyTls: boolean;
   readonly signal: AbortSignal;
 }
@@ -58,7 +60,8 @@ export class Transport implements AsyncDisposable {
       const answer = await this.#exchange(outgoing, url, authorization);
       const location = answer.headers.location;
       if (!redirectStatuses.has(answer.status) || location === undefined) return answer;
-      if (outgoing.method === "POST") return answer;
+      // What carries a body is not sent twice, nor elsewhere than its caller meant.
+      if (outgoing.method !== "GET" && outgoing.method !== "HEAD") return answer;
       await discard(answer);
       if (hops >= redirectsMax) {
         throw new TransportError(`${verb(outgoing)}: stopped after ${redirectsMax} redirects`, false);
@@ -105,6 +108,7 @@ export class Transport implements AsyncDisposable {
         method: outgoing.method,
         headers,
         body: outgoing.body ?? null,
+        ...(outgoing.body instanceof Readable ? { headersTimeout: 0 } : {}),
         signal: outgoing.signal,
         dispatcher: this.#agentFor(undici, url, outgoing.verifyTls),
       });

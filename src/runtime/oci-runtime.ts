@@ -131,6 +131,10 @@ class OciRuntime implements Runtime {
     this.#options.shimHost.announce?.();
   }
 
+  get baseLayers(): readonly string[] {
+    return this.#scaffold === undefined ? [] : [this.#scaffold];
+  }
+
   async prepare(request: SandboxRequest, options: { signal?: AbortSignal } = {}): Promise<Sandbox> {
     const plan = this.#plan(request);
     const mounts = planMounts(request, {

@@ -176,6 +176,8 @@ export interface Runtime extends AsyncDisposable {
   readonly runtimes: readonly RuntimeInfo[];
   readonly cgroupVersion: "1" | "2";
   readonly cgroupDriver: "cgroupfs" | "systemd";
+  /** Directories that lie below every image's layers, top first; never changed. */
+  readonly baseLayers: readonly string[];
   /** Lines for `docker info` about what this host cannot do. */
   readonly warnings: readonly string[];
   /** Warnings for one create request (`No swap limit support`, …); throws `invalid` for what can never work. */

@@ -29,14 +29,14 @@ function checkAborted(control: Int32Array): void {
 }
 
 /** Reads a file that may still be growing, in chunks of up to 1 MiB; each is valid until the next read. */
-class SourceReader implements Disposable {
+export class SourceReader implements Disposable {
   readonly #fd: number;
   readonly #cells: BigInt64Array | undefined;
   readonly #control: Int32Array;
   readonly #buffer = Buffer.allocUnsafeSlow(chunkBytes);
   position = 0;
 
-  constructor(job: ApplyJob, control: Int32Array) {
+  constructor(job: Pick<ApplyJob, "path" | "cells">, control: Int32Array) {
     this.#fd = openSync(job.path, "r");
     this.#cells = job.cells === undefined ? undefined : new BigInt64Array(job.cells);
     this.#control = control;

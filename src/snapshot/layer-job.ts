@@ -5,7 +5,9 @@ import {
   errorKinds,
   SyscallError,
 } from "#base/errors.ts";
-import type { Change } from "./snapshotter.ts";
+import type { ContextJob, ContextOutcome } from "./context-job.ts";
+import type { CopyDigestJob, DeriveJob, DeriveOutcome } from "./derive-job.ts";
+import type { BundleMember, Change } from "./snapshotter.ts";
 
 /** What the worker threads are asked to do. Everything in a job can be posted to a thread. */
 export type LayerJob =
@@ -14,7 +16,37 @@ export type LayerJob =
   | { readonly kind: "sync"; readonly directory: string }
   | { readonly kind: "usage"; readonly directory: string }
   | { readonly kind: "changes"; readonly upper: string; readonly below: readonly string[] }
+  | BundleJob
+  | PackJob
+  | ContextJob
+  | CopyDigestJob
+  | DeriveJob
   | TarJob;
+
+/** A finished layer as a tar, measured and perhaps compressed (pack-job.ts). */
+export interface PackJob {
+  readonly kind: "pack";
+  /** A layer's directory, or a plain tar. */
+  readonly source: { readonly directory: string } | { readonly path: string };
+  /** File to be made, gzip compressed; undefined: only the sums. */
+  readonly output?: string;
+}
+
+/** An archive of images, taken apart (bundle-job.ts). */
+export interface BundleJob {
+  readonly kind: "bundle";
+  readonly path: string;
+  readonly cells?: SharedArrayBuffer;
+  /** Empty and ours. */
+  readonly directory: string;
+}
+
+export interface PackOutcome {
+  readonly diffId: string;
+  readonly diffSizeBytes: number;
+  readonly blobDigest?: string;
+  readonly blobSizeBytes?: number;
+}
 
 export interface ApplyJob {
   readonly kind: "apply";
@@ -35,6 +67,10 @@ export interface TarJob {
   readonly directory: string;
   /** Set for a writable layer: 0:0 devices and opaque directories become `.wh.` entries, by what these hold. */
   readonly below?: readonly string[];
+  /** A finished layer: its marks become `.wh.` entries whatever lies below. */
+  readonly layer?: true;
+  /** Layers below the directory, top first: the archive is of what a mount of all would show. */
+  readonly merge?: readonly string[];
   /** Path inside the directory to start at (resolved beneath it), and the name it gets in the archive. */
   readonly from?: string;
   readonly as?: string;
@@ -52,11 +88,16 @@ export type ApplyOutcome =
     };
 
 export interface JobResults {
+  context: ContextOutcome;
+  "copy-digest": string;
+  derive: DeriveOutcome;
   apply: ApplyOutcome;
   remove: undefined;
   sync: undefined;
   usage: number;
   changes: readonly Change[];
+  bundle: readonly BundleMember[];
+  pack: PackOutcome;
   tar: undefined;
 }
 

@@ -7,6 +7,9 @@ import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
 import { syncFileSystem } from "#sys/statfs.ts";
 import { runApply } from "./apply-job.ts";
+import { runBundle } from "./bundle-job.ts";
+import { runContext } from "./context-job.ts";
+import { abortCheck, runCopyDigest, runDerive } from "./derive-job.ts";
 import { layerChanges } from "./layer-changes.ts";
 import {
   controlCells,
@@ -17,8 +20,9 @@ import {
   toFailure,
 } from "./layer-job.ts";
 import { LayerStack } from "./layer-stack.ts";
+import { runPack } from "./pack-job.ts";
 import { removeTreeAt } from "./remove-tree.ts";
-import { writeTreeTar } from "./tree-tar.ts";
+import { writeMergedTar, writeTreeTar } from "./tree-tar.ts";
 import { treeSizeBytes } from "./tree-walk.ts";
 
 /** Entry of a worker thread: one job at a time, every call synchronous. The pool is layer-workers.ts. */
@@ -100,7 +104,19 @@ class ChunkStream {
 
 function runTar(job: TarJob, id: number, control: Int32Array): undefined {
   const stream = new ChunkStream(id, control);
-  using below = job.below === undefined ? undefined : new LayerStack(job.below);
+  if (job.merge !== undefined) {
+    using roots = new DisposableStack();
+    const rootFds = [job.directory, ...job.merge].map((directory) => {
+      const fd = openRoot(directory);
+      roots.defer(() => closeFd(fd));
+      return fd;
+    });
+    writeMergedTar(rootFds, (chunk) => stream.write(chunk));
+    stream.flush();
+    return undefined;
+  }
+  using stack = job.below === undefined ? undefined : new LayerStack(job.below);
+  const below = job.layer === true ? "anything" : stack;
   withRoot(job.directory, (rootFd) => {
     writeTreeTar(rootFd, (chunk) => stream.write(chunk), {
       ...(below === undefined ? {} : { below }),
@@ -136,6 +152,16 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
       using below = new LayerStack(job.below);
       return withRoot(job.upper, (fd) => layerChanges(fd, below));
     }
+    case "context":
+      return runContext(job, control);
+    case "copy-digest":
+      return runCopyDigest(job, abortCheck(control));
+    case "derive":
+      return runDerive(job, abortCheck(control));
+    case "bundle":
+      return runBundle(job, control);
+    case "pack":
+      return runPack(job, control);
     case "tar":
       return runTar(job, id, control);
   }

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
-import { mkdir, rename } from "node:fs/promises";
+import { mkdir, open, rename } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { assert } from "#base/assert.ts";
@@ -9,13 +9,18 @@ import { EngineError, errnoOf } from "#base/errors.ts";
 import type { ContainerId } from "#base/ids.ts";
 import type { Log } from "#base/log.ts";
 import type { Database, SqlValue } from "#state/database.ts";
+import type { ContextJob, ContextOutcome } from "./context-job.ts";
+import type { CopySpec } from "./copy-spec.ts";
 import type { LayerWorkers } from "./layer-workers.ts";
 import { SharedApplies } from "./shared-applies.ts";
 import type {
   AppliedLayer,
   ApplyRequest,
+  BundleMember,
   Change,
+  DeriveRequest,
   LayerKey,
+  PackedLayer,
   Snapshotter,
   WritableLayer,
 } from "./snapshotter.ts";
@@ -72,6 +77,8 @@ class OverlaySnapshotter implements Snapshotter {
   readonly #workers: LayerWorkers;
   readonly #sealed: Map<LayerKey, number>;
   readonly #applies: SharedApplies;
+  /** Made by `derive` and on the disk, but for their directories' names. */
+  readonly #flushed = new Set<LayerKey>();
   #nextStaging = 0;
 
   constructor(options: OverlayOptions, sealed: Map<LayerKey, number>) {
@@ -149,6 +156,47 @@ class OverlaySnapshotter implements Snapshotter {
     };
   }
 
+  async derive(request: DeriveRequest): Promise<AppliedLayer | undefined> {
+    const { source, stack, mtimeNsMax, signal } = request;
+    const staging = this.#stagingPath();
+    const outcome = await this.#workers.run<"derive">(
+      {
+        kind: "derive",
+        source,
+        staging,
+        below: this.#below(stack),
+        ...(mtimeNsMax === undefined ? {} : { mtimeNsMax: String(mtimeNsMax) }),
+      },
+      signal === undefined ? {} : { signal },
+    );
+    if (outcome.isEmpty) {
+      this.#trash(staging);
+      return undefined;
+    }
+    const diffId = outcome.diffId as DiffId;
+    const chainId = request.belowChain === undefined ? diffId : digestOf(`${request.belowChain} ${diffId}`);
+    const key = outcome.usedBelow ? chainKey(chainId as string as ChainId) : diffKey(diffId);
+    // One that was there already may not be on the disk yet.
+    if (this.#place(staging, key) && outcome.flushed) this.#flushed.add(key);
+    const { sizeBytes, tarBytes } = outcome;
+    // Local layers are stored uncompressed: the blob is the tar.
+    return this.#applies.adopt({
+      key,
+      diffId,
+      sizeBytes,
+      blobDigest: diffId as string as Digest,
+      blobSizeBytes: tarBytes,
+    });
+  }
+
+  indexContext(job: Omit<ContextJob, "kind">, signal: AbortSignal): Promise<ContextOutcome> {
+    return this.#workers.run<"context">({ kind: "context", ...job }, { signal });
+  }
+
+  copyDigest(spec: CopySpec, signal: AbortSignal): Promise<string> {
+    return this.#workers.run<"copy-digest">({ kind: "copy-digest", spec }, { signal });
+  }
+
   #chainOf(request: ApplyRequest, diffId: DiffId, below: readonly LayerKey[]): ChainId {
     if (request.chainId !== undefined) return request.chainId;
     // Unknown to the caller and to us: a name made of the very layers it was applied over is as good.
@@ -156,21 +204,23 @@ class OverlaySnapshotter implements Snapshotter {
     return digestOf([...below, diffId].join(" ")) as string as ChainId;
   }
 
-  /** Gives an unpacked layer its name. One that is there already, from another blob of the same content, stays. */
-  #place(staging: string, key: LayerKey): void {
+  /** Gives an unpacked layer its name. One that is there already, from another blob of the same content, stays: false. */
+  #place(staging: string, key: LayerKey): boolean {
     mkdirSync(join(this.#root, key), { recursive: true, mode: 0o700 });
     try {
       // An empty layer's directory is empty too, and rename(2) would replace it: the content is the same.
       renameSync(staging, this.pathOf(key));
+      return true;
     } catch (error) {
       if (errnoOf(error) !== "ENOTEMPTY" && errnoOf(error) !== "EEXIST") throw error;
       this.#trash(staging);
+      return false;
     }
   }
 
   async seal(layers: readonly AppliedLayer[]): Promise<void> {
     if (layers.length === 0) return;
-    await this.#workers.run<"sync">({ kind: "sync", directory: this.#root });
+    await this.#flush(layers);
     await this.#database?.commit(
       layers.map((layer) => ({
         sql: "INSERT INTO layer (key, diff_id, size_bytes, blob_digest, blob_size_bytes) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
@@ -181,6 +231,17 @@ class OverlaySnapshotter implements Snapshotter {
       if (!this.#sealed.has(layer.key)) this.#sealed.set(layer.key, layer.sizeBytes);
       this.#applies.settle(layer);
     }
+  }
+
+  /** Layers that their worker has flushed lack their names only; for all others one syncfs. */
+  async #flush(layers: readonly AppliedLayer[]): Promise<void> {
+    if (!layers.every(({ key }) => this.#flushed.has(key))) {
+      await this.#workers.run<"sync">({ kind: "sync", directory: this.#root });
+    } else {
+      for (const { key } of layers) await flushDirectory(join(this.#root, key));
+      await flushDirectory(this.#root);
+    }
+    for (const { key } of layers) this.#flushed.delete(key);
   }
 
   async discard(layers: readonly AppliedLayer[]): Promise<void> {
@@ -253,6 +314,45 @@ class OverlaySnapshotter implements Snapshotter {
     return this.#workers.tar({ kind: "tar", directory: upperDir, below: this.#below(stack) }, options);
   }
 
+  mergedTar(
+    id: ContainerId,
+    stack: readonly LayerKey[],
+    options: { extra?: readonly string[]; signal?: AbortSignal } = {},
+  ): Readable {
+    const { extra = [], ...rest } = options;
+    const merge = [...this.#below(stack), ...extra];
+    return this.#workers.tar({ kind: "tar", directory: this.writableOf(id).upperDir, merge }, rest);
+  }
+
+  layerTar(key: LayerKey, options: { signal?: AbortSignal } = {}): Readable {
+    return this.#workers.tar({ kind: "tar", directory: this.pathOf(key), layer: true }, options);
+  }
+
+  async pack(
+    source: LayerKey | { readonly path: string },
+    options: { output?: string; signal?: AbortSignal } = {},
+  ): Promise<PackedLayer> {
+    const { output, ...rest } = options;
+    const from = typeof source === "string" ? { directory: this.pathOf(source) } : source;
+    const job = { kind: "pack", source: from, ...(output === undefined ? {} : { output }) } as const;
+    const {
+      diffId,
+      diffSizeBytes,
+      blobDigest,
+      blobSizeBytes = 0,
+    } = await this.#workers.run<"pack">(job, rest);
+    const blob = { digest: blobDigest as Digest, sizeBytes: blobSizeBytes };
+    return { diffId: diffId as DiffId, diffSizeBytes, ...(blobDigest === undefined ? {} : { blob }) };
+  }
+
+  openBundle(
+    source: ApplyRequest["source"],
+    directory: string,
+    signal: AbortSignal,
+  ): Promise<readonly BundleMember[]> {
+    return this.#workers.run<"bundle">({ kind: "bundle", ...source, directory }, { signal });
+  }
+
   /** Directories of a stack, top first, as overlay's lowerdir lists them. */
   #below(stack: readonly LayerKey[]): string[] {
     return stack.map((key) => this.pathOf(key)).reverse();
@@ -297,6 +397,15 @@ class OverlaySnapshotter implements Snapshotter {
       if (this.#database !== undefined) this.#trash(join(this.#root, name));
     }
     for (const name of readdirSync(join(this.#root, "trash"))) this.#empty(name);
+  }
+}
+
+async function flushDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
   }
 }
 

@@ -91,6 +91,14 @@ export class SharedApplies {
     }
   }
 
+  /** Counts a layer that was made without an apply. */
+  adopt(layer: AppliedLayer): AppliedLayer {
+    const known = this.#unsealed.get(layer.key);
+    if (known === undefined) this.#unsealed.set(layer.key, { layer, users: 1, name: undefined });
+    else known.users += 1;
+    return layer;
+  }
+
   /** The layer is sealed: no longer counted. */
   settle(layer: AppliedLayer): void {
     this.#unsealed.delete(layer.key);

@@ -14,6 +14,9 @@ import type { Readable } from "node:stream";
 import type { ChainId, DiffId, Digest } from "#base/digest.ts";
 import type { ContainerId } from "#base/ids.ts";
 import type { GrowingFile } from "#content/content-store.ts";
+import type { ContextJob, ContextOutcome } from "./context-job.ts";
+import type { CopySpec } from "./copy-spec.ts";
+import type { DeriveSource } from "./derive-job.ts";
 
 /** Name of a layer's directory: `<hex of DiffID>` or `c-<hex of ChainID>`. */
 export type LayerKey = string & { readonly __brand: "LayerKey" };
@@ -43,6 +46,38 @@ export interface ApplyRequest {
   readonly onProgress?: (consumedBytes: number) => void;
 }
 
+/** A member of an archive of images; a later one of the same path has taken an earlier one's place. */
+export type BundleMember =
+  | {
+      readonly kind: "file";
+      /** Cleaned, from the archive's root. */
+      readonly path: string;
+      /** Where its bytes lie now. */
+      readonly file: string;
+      readonly digest: string;
+      readonly sizeBytes: number;
+    }
+  | { readonly kind: "link"; readonly path: string; readonly target: string };
+
+export interface PackedLayer {
+  readonly diffId: DiffId;
+  /** Length of the tar. */
+  readonly diffSizeBytes: number;
+  /** Of the compressed file, where one was made. */
+  readonly blob?: { readonly digest: Digest; readonly sizeBytes: number };
+}
+
+/** A layer made of files that are here (a build step), over the layers below. */
+export interface DeriveRequest {
+  readonly source: DeriveSource;
+  /** Keys of the layers below, bottom first, and the chain that they make; undefined for none. */
+  readonly stack: readonly LayerKey[];
+  readonly belowChain: ChainId | undefined;
+  /** Later modification times become this one (SOURCE_DATE_EPOCH). */
+  readonly mtimeNsMax?: bigint;
+  readonly signal?: AbortSignal;
+}
+
 /** Kinds of Docker's diff: 0 modified, 1 added, 2 deleted. */
 export interface Change {
   readonly path: string;
@@ -68,6 +103,15 @@ export interface Snapshotter {
   seal(layers: readonly AppliedLayer[]): Promise<void>;
   /** Gives up applied layers that will not be sealed (a pull that failed): they go unless somebody else applied them. */
   discard(layers: readonly AppliedLayer[]): Promise<void>;
+  /**
+   * Makes a layer of local files. Undefined when there is nothing to be in it. Otherwise as `apply`: not yet durable, to be
+   * sealed or discarded. `packed again` (`layerTar`) it gives the same bytes.
+   */
+  derive(request: DeriveRequest): Promise<AppliedLayer | undefined>;
+  /** Takes in the archive of a build context, which may still grow. */
+  indexContext(job: Omit<ContextJob, "kind">, signal: AbortSignal): Promise<ContextOutcome>;
+  /** Digest of what a COPY would bring: equal digests give equal files. */
+  copyDigest(spec: CopySpec, signal: AbortSignal): Promise<string>;
   removeLayer(key: LayerKey): Promise<void>;
   listLayers(): LayerKey[];
 
@@ -82,4 +126,32 @@ export interface Snapshotter {
   writableUsage(id: ContainerId): Promise<number>;
   /** The writable layer as an OCI layer tar (whiteouts as `.wh.`), deterministic. For commit and builds. */
   diffTar(id: ContainerId, stack: readonly LayerKey[], options?: { signal?: AbortSignal }): Readable;
+  /**
+   * What a mount of the writable layer over its stack (and over `extra` directories at the very bottom) would show, as a
+   * plain tar, without a mount. For export.
+   */
+  mergedTar(
+    id: ContainerId,
+    stack: readonly LayerKey[],
+    options?: { extra?: readonly string[]; signal?: AbortSignal },
+  ): Readable;
+  /**
+   * A sealed layer packed again. The same bytes, and so the layer's DiffID, where `diffTar` made it; layers from elsewhere
+   * were written by other tar programs, so whoever relies on the digest checks it.
+   */
+  layerTar(key: LayerKey, options?: { signal?: AbortSignal }): Readable;
+  /**
+   * DiffID and length of a layer's tar, packed again or read from a plain tar file; with `output` (a file to be made) also
+   * gzip compressed. In a worker.
+   */
+  pack(
+    source: LayerKey | { readonly path: string },
+    options?: { output?: string; signal?: AbortSignal },
+  ): Promise<PackedLayer>;
+  /** Takes an archive of images (plain, gzip, zstd) apart into a directory that is empty and the caller's. In a worker. */
+  openBundle(
+    source: { readonly path: string } | GrowingFile,
+    directory: string,
+    signal: AbortSignal,
+  ): Promise<readonly BundleMember[]>;
 }

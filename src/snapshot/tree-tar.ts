@@ -19,19 +19,25 @@ import { readDirectory } from "#sys/statfs.ts";
 import { getXattrAt, listXattrAt } from "#sys/xattr.ts";
 import { baseOf, joinPath, parentOf, whiteoutPrefix } from "./archive-path.ts";
 import { isOpaque, isWhiteout, type LayerStack } from "./layer-stack.ts";
+import { walkMerged } from "./merged-walk.ts";
 import { isMountPoint } from "./mount-points.ts";
 import { walkTree } from "./tree-walk.ts";
 
 export interface TreeTarOptions {
   /**
    * Set when the tree is a writable layer: whiteouts become `.wh.` entries and directories that hide one below get an
-   * opaque marker. Undefined for a plain tree.
+   * opaque marker, by what these layers hold. `anything`: a finished layer, whose every mark counts. Undefined for a plain
+   * tree.
    */
-  readonly below?: LayerStack;
+  readonly below?: LayerStack | "anything";
   /** Path inside the root to begin at, resolved beneath it without following a last symlink; all of it when undefined. */
   readonly from?: string;
   /** Name of that path in the archive; its own base name when undefined. Only with `from`. */
   readonly as?: string;
+  /** Later times become this one. */
+  readonly mtimeNsMax?: bigint;
+  /** Paths that are left out while nothing is in them and the layers below lack them: targets of a container's mounts. */
+  readonly omit?: ReadonlySet<string>;
 }
 
 const typeNames = new Map([
@@ -52,7 +58,7 @@ function isPortable(attribute: string): boolean {
   );
 }
 
-function readXattrs(dirFd: number, name: ByteString): Map<string, Buffer> | undefined {
+export function readXattrs(dirFd: number, name: ByteString): Map<string, Buffer> | undefined {
   let found: Map<string, Buffer> | undefined;
   for (const attribute of listXattrAt(dirFd, name)) {
     if (!isPortable(attribute)) continue;
@@ -96,13 +102,21 @@ const copyBuffer = Buffer.allocUnsafeSlow(1024 * 1024);
 /** One tree on its way into an archive. */
 class TreeWriter {
   readonly #tar: TarWriter;
-  readonly #below: LayerStack | undefined;
+  readonly #below: LayerStack | "anything" | undefined;
   /** First name in the archive of files with several. */
   readonly #linked = new Map<string, ByteString>();
 
-  constructor(write: (chunk: Uint8Array) => void, below: LayerStack | undefined) {
+  readonly #mtimeNsMax: bigint | undefined;
+  readonly #omit: ReadonlySet<string> | undefined;
+
+  constructor(
+    write: (chunk: Uint8Array) => void,
+    options: Pick<TreeTarOptions, "below" | "mtimeNsMax" | "omit">,
+  ) {
     this.#tar = new TarWriter(write);
-    this.#below = below;
+    this.#below = options.below;
+    this.#mtimeNsMax = options.mtimeNsMax;
+    this.#omit = options.omit;
   }
 
   finish(): void {
@@ -113,12 +127,13 @@ class TreeWriter {
   add(dirFd: number, name: ByteString, path: ByteString, as: ByteString, stat: FileStatus): void {
     if (this.#below !== undefined && isWhiteout(stat)) {
       // Something must be there to hide: a name made and removed again leaves a device that means nothing.
-      if (this.#below.find(path) !== undefined)
-        this.#marker(joinPath(parentOf(as), whiteoutPrefix + baseOf(as)), stat);
+      if (this.#below === "anything" || this.#below.find(path) !== undefined)
+        this.#marker(joinPath(parentOf(as), whiteoutPrefix + baseOf(as)));
       return;
     }
     // Made by the start of the container, not by what ran in it.
-    if (this.#below !== undefined && isUnusedMountPoint(dirFd, name, path, stat, this.#below)) return;
+    if (typeof this.#below === "object" && isUnusedMountPoint(dirFd, name, path, stat, this.#below)) return;
+    if (this.#omit?.has(path) === true && this.#isUnusedTarget(dirFd, name, path, stat)) return;
     const type = typeNames.get(stat.type as typeof S_IFREG);
     // Sockets: tar has no form for them, and nobody listens after a copy.
     if (type === undefined) return;
@@ -129,7 +144,8 @@ class TreeWriter {
       uid: stat.uid,
       gid: stat.gid,
       sizeBytes: 0,
-      mtimeNs: stat.mtimeNs,
+      mtimeNs:
+        this.#mtimeNsMax !== undefined && stat.mtimeNs > this.#mtimeNsMax ? this.#mtimeNsMax : stat.mtimeNs,
       linkPath: none,
       deviceMajor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMajor : 0,
       deviceMinor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMinor : 0,
@@ -141,15 +157,26 @@ class TreeWriter {
     else if (stat.type === S_IFLNK) this.#tar.entry({ ...full, linkPath: readlinkAt(dirFd, name) });
     else this.#tar.entry(full);
     if (stat.type === S_IFDIR && this.#hidesBelow(dirFd, name, path)) {
-      this.#marker(joinPath(as, ".wh..wh..opq"), stat);
+      this.#marker(joinPath(as, ".wh..wh..opq"));
+    }
+  }
+
+  #isUnusedTarget(dirFd: number, name: ByteString, path: ByteString, stat: FileStatus): boolean {
+    if (typeof this.#below === "object" && this.#below.find(path) !== undefined) return false;
+    if (stat.type !== S_IFDIR) return stat.sizeBytes === 0;
+    const fd = tryOpenNameAt(dirFd, name, constants.O_RDONLY | constants.O_DIRECTORY);
+    if (typeof fd === "string") return false;
+    try {
+      return readDirectory(fd).length === 0;
+    } finally {
+      closeFd(fd);
     }
   }
 
   #hidesBelow(dirFd: number, name: ByteString, path: ByteString): boolean {
     // The kernel marks every new directory opaque; only one that has something to hide needs the marker.
-    return (
-      this.#below !== undefined && isOpaque(dirFd, name) && this.#below.find(path)?.stat.type === S_IFDIR
-    );
+    if (this.#below === undefined || !isOpaque(dirFd, name)) return false;
+    return this.#below === "anything" || this.#below.find(path)?.stat.type === S_IFDIR;
   }
 
   #link(header: TarHeader, stat: FileStatus): boolean {
@@ -162,7 +189,7 @@ class TreeWriter {
     return true;
   }
 
-  #marker(path: ByteString, stat: FileStatus): void {
+  #marker(path: ByteString): void {
     this.#tar.entry({
       path,
       type: "file",
@@ -170,8 +197,8 @@ class TreeWriter {
       uid: 0,
       gid: 0,
       sizeBytes: 0,
-      // A layer's bytes depend on its content alone, so the time is the whiteout's own.
-      mtimeNs: stat.mtimeNs,
+      // An unpacked layer does not keep a marker's time, and packed again it must give the same bytes.
+      mtimeNs: 0n,
       linkPath: none,
       deviceMajor: 0,
       deviceMinor: 0,
@@ -219,13 +246,20 @@ export function writeTreeTar(
   write: (chunk: Uint8Array) => void,
   options: TreeTarOptions = {},
 ): void {
-  const writer = new TreeWriter(write, options.below);
+  const writer = new TreeWriter(write, options);
   if (options.from === undefined) {
     walkTree(rootFd, ({ dirFd, name, path, stat }) => {
       writer.add(dirFd, name, path, path, stat);
       return undefined;
     });
   } else addFrom(rootFd, writer, options.from, options.as);
+  writer.finish();
+}
+
+/** Writes what overlayfs would show of layers (`rootFds`, top first) as a plain tree. Otherwise as `writeTreeTar`. */
+export function writeMergedTar(rootFds: readonly number[], write: (chunk: Uint8Array) => void): void {
+  const writer = new TreeWriter(write, {});
+  walkMerged(rootFds, ({ dirFd, name, path, stat }) => writer.add(dirFd, name, path, path, stat));
   writer.finish();
 }
 

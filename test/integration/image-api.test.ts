@@ -235,14 +235,6 @@ test("shapes follow the API version", async () => {
     ).body?.[0]?.RepoTags;
   assert.deepEqual(await dangling("1.42"), ["<none>:<none>"]);
   assert.deepEqual(await dangling("1.43"), []);
-  for (const [method, path] of [
-    ["GET", "/images/search?term=x"],
-    ["POST", "/images/a/b/push"],
-    ["POST", "/images/load"],
-    ["GET", "/images/a/b/get"],
-  ] as const) {
-    assert.equal((await call(socket, method, `/v1.51${path}`)).status, 501, path);
-  }
 });
 
 test("a failure inside a stream is its last line; one before it is the status", async () => {

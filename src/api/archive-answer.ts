@@ -1,0 +1,28 @@
+import type { Readable } from "node:stream";
+import type { Exchange } from "./route.ts";
+
+/**
+ * Answers with an archive. Headers go out with its first bytes, so that what fails before them has a status of its own;
+ * a failure after that breaks the connection. The archive is closed when the client goes away.
+ */
+export async function answerWithArchive(
+  exchange: Exchange,
+  archive: Readable,
+  options: { contentType?: string; headers?: Readonly<Record<string, string>> } = {},
+): Promise<void> {
+  const { contentType = "application/x-tar", headers } = options;
+  const stop = (): void => void archive.destroy();
+  exchange.signal.addEventListener("abort", stop, { once: true });
+  try {
+    const chunks = archive[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+    let next = await chunks.next();
+    const stream = exchange.stream(200, contentType, headers);
+    for (; next.done !== true; next = await chunks.next()) await stream.write(next.value);
+    stream.end();
+  } catch (error) {
+    if (!exchange.signal.aborted) throw error;
+  } finally {
+    exchange.signal.removeEventListener("abort", stop);
+    archive.destroy();
+  }
+}

@@ -1,0 +1,191 @@
+import { createHash, randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join, posix } from "node:path";
+import { EngineError, messageOf } from "#base/errors.ts";
+import type { LooseFile } from "#snapshot/context-tree.ts";
+import type { CopySpec, TreeSource } from "#snapshot/copy-spec.ts";
+import type { LayerKey } from "#snapshot/snapshotter.ts";
+import { sourceDateNs } from "./build-request.ts";
+import { expandWord } from "./expand.ts";
+import type { Instruction } from "./instructions.ts";
+import type { StageBuild } from "./stage-build.ts";
+
+type CopyInstruction = Extract<Instruction, { kind: "copy" | "add" }>;
+
+function invalid(message: string): EngineError {
+  return new EngineError("invalid", message, { code: "copy" });
+}
+
+/** Told without the instruction's name. */
+function plain(message: string): EngineError {
+  return new EngineError("invalid", message, { code: "copy-target" });
+}
+
+/** COPY and ADD. Errors carry Docker's `COPY failed: ` in front. */
+export async function copyStep(build: StageBuild, instruction: CopyInstruction): Promise<void> {
+  const keyword = instruction.kind.toUpperCase();
+  try {
+    await copy(build, instruction, keyword);
+  } catch (error) {
+    if (!(error instanceof EngineError) || !["copy", "bad-pattern"].includes(error.code)) throw error;
+    throw new EngineError(error.kind, `${keyword} failed: ${messageOf(error)}`, {
+      code: error.code,
+      cause: error,
+    });
+  }
+}
+
+async function copy(build: StageBuild, instruction: CopyInstruction, keyword: string): Promise<void> {
+  const { deps, signal } = build.context;
+  const target = targetOf(build, instruction);
+  const common = {
+    target,
+    chown: build.expand(instruction.chown),
+    chmod: modeOf(build.expand(instruction.chmod)),
+    excludes: instruction.excludes.map((pattern) => build.expand(pattern)),
+    parents: instruction.parents,
+  };
+  const specs = (await sourcesOf(build, instruction)).map(
+    ({ source, paths, unpack }): CopySpec => ({ ...common, source, paths, unpack }),
+  );
+  if (specs.length > 1 && !target.endsWith("/")) {
+    throw plain(
+      `When using ${keyword} with more than one source file, the destination must be a directory and end with a /`,
+    );
+  }
+  const digests = await Promise.all(specs.map((spec) => deps.snapshotter.copyDigest(spec, signal)));
+  const digest =
+    digests.length === 1 ? digests[0] : createHash("sha256").update(digests.join(" ")).digest("hex");
+  const what = specs.length === 1 && specs[0]?.paths.length === 1 ? "file" : "multi";
+  const note = `${keyword} ${what}:${digest} in ${build.expand(instruction.target)} `;
+  const { chown, chmod, excludes, parents } = common;
+  await build.finish({
+    parts: [
+      instruction.kind,
+      digest,
+      target,
+      chown,
+      chmod,
+      excludes,
+      parents,
+      specs.map(({ unpack }) => unpack),
+    ],
+    createdBy: `/bin/sh -c #(nop) ${note}`,
+    make: () => build.derive({ kind: "copy", specs }),
+  });
+}
+
+/** Absolute, with the slash at its end that makes it a directory. */
+function targetOf(build: StageBuild, instruction: CopyInstruction): string {
+  const text = build.expand(instruction.target);
+  if (text === "") throw invalid("the destination is empty");
+  const path = posix.resolve("/", build.state.config.WorkingDir ?? "/", text);
+  const isDirectory =
+    text.endsWith("/") || text === "." || text.endsWith("/.") || text.endsWith("/..") || text === "..";
+  return isDirectory && path !== "/" ? `${path}/` : path;
+}
+
+function modeOf(text: string): number | undefined {
+  if (text === "") return undefined;
+  if (!/^[0-7]{1,4}$/.test(text.replace(/^0o?/, "0"))) {
+    throw invalid(`invalid chmod parameter: '${text}'. it should be octal string and between 0 and 07777`);
+  }
+  return Number.parseInt(text.replace(/^0o/, ""), 8);
+}
+
+interface Part {
+  readonly source: TreeSource;
+  readonly paths: readonly string[];
+  readonly unpack: boolean;
+}
+
+const urlPattern = /^https?:\/\//i;
+const gitPattern = /^(?:git@|git:\/\/|ssh:\/\/)|\.git(?:#.*)?$/i;
+
+/** The trees that the sources come from: the context or an image, heredocs, downloads. */
+async function sourcesOf(build: StageBuild, instruction: CopyInstruction): Promise<Part[]> {
+  const isAdd = instruction.kind === "add";
+  const texts = instruction.sources.map((text) => ({ text, expanded: build.expand(text) }));
+  const heredocs = [...instruction.heredocs];
+  const parts: Part[] = [];
+  const paths: string[] = [];
+  const loose: LooseFile[] = [];
+  for (const { text, expanded } of texts) {
+    if (/^\d*<<-?/.test(text) && heredocs.length > 0) {
+      const heredoc = heredocs.shift()!;
+      const content = heredoc.expand
+        ? expandWord(heredoc.content, { ...build.words, raw: true })
+        : heredoc.content;
+      loose.push(await looseFile(build, heredoc.name, content));
+    } else if (isAdd && gitPattern.test(expanded)) {
+      throw invalid("git sources of ADD are not supported");
+    } else if (isAdd && urlPattern.test(expanded)) {
+      parts.push(await download(build, expanded, instruction));
+    } else paths.push(expanded);
+  }
+  if (loose.length > 0)
+    parts.push({
+      source: { kind: "files", files: loose },
+      paths: loose.map(({ name }) => name),
+      unpack: false,
+    });
+  if (paths.length > 0) {
+    const unpack = isAdd && instruction.unpack !== false;
+    parts.push({ source: await treeOf(build, instruction), paths, unpack });
+  }
+  if (isAdd && instruction.checksum !== "" && !(parts.length === 1 && paths.length === 0)) {
+    throw invalid("checksum requires a single remote file as source");
+  }
+  return parts;
+}
+
+async function treeOf(build: StageBuild, instruction: CopyInstruction): Promise<TreeSource> {
+  const from = instruction.kind === "copy" ? instruction.from : "";
+  if (from !== "") {
+    const image = await build.context.fromStage(build.expand(from));
+    return imageTree(
+      build,
+      image.layers.map(({ key }) => key),
+    );
+  }
+  const { context } = build.context.request;
+  if (context === undefined) throw invalid("no build context: the Dockerfile came alone");
+  return context;
+}
+
+/** The files of an image, as a source of copies. */
+export function imageTree(build: StageBuild, keys: readonly LayerKey[]): TreeSource {
+  const { snapshotter } = build.context.deps;
+  const unique = keys.filter((key, index) => keys.lastIndexOf(key) === index);
+  return { kind: "layers", directories: unique.map((key) => snapshotter.pathOf(key)).reverse() };
+}
+
+/** A file of the build's own. */
+export async function looseFile(
+  build: StageBuild,
+  name: string,
+  content: string,
+  mode = 0o644,
+): Promise<LooseFile> {
+  const { request, deps } = build.context;
+  const path = join(request.temporaryDir, `loose-${randomBytes(8).toString("hex")}`);
+  writeFileSync(path, content, { mode });
+  const mtimeNs = sourceDateNs(request) ?? BigInt(deps.clock.nowNs());
+  return {
+    name,
+    path,
+    mode,
+    mtimeNs: String(mtimeNs),
+    contentHash: createHash("sha256").update(content).digest("hex"),
+  };
+}
+
+async function download(build: StageBuild, url: string, instruction: CopyInstruction): Promise<Part> {
+  const { deps, request, signal } = build.context;
+  const checksum = instruction.kind === "add" ? build.expand(instruction.checksum) : "";
+  if (checksum !== "" && !/^sha256:[0-9a-f]{64}$/.test(checksum))
+    throw invalid(`invalid checksum digest format: ${checksum}`);
+  const file = await deps.executor.download(url, checksum, request.temporaryDir, signal);
+  const unpack = instruction.kind === "add" && instruction.unpack === true;
+  return { source: { kind: "files", files: [file] }, paths: [file.name], unpack };
+}

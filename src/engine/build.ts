@@ -1,0 +1,334 @@
+/** Use case: build. The context is taken in, the Dockerfile read, the builder run, the result named. */
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { open, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Clock } from "#base/clock.ts";
+import { EngineError, errnoOf, messageOf, SyscallError } from "#base/errors.ts";
+import { shortId } from "#base/ids.ts";
+import { limits } from "#base/limits.ts";
+import type { Log } from "#base/log.ts";
+import { buildDockerfile } from "#builder/build.ts";
+import { BuildCache, type CacheStorage, cacheBytesMax } from "#builder/build-cache.ts";
+import { parseDockerfile } from "#builder/parse.ts";
+import { StepFailed } from "#builder/step-run.ts";
+import { GrowingCells } from "#content/growing-cells.ts";
+import type { Image } from "#image/image.ts";
+import { parsePlatformText } from "#image/platform.ts";
+import type { LayerKey } from "#snapshot/snapshotter.ts";
+import type { Database } from "#state/database.ts";
+import type { HostConfig } from "#wire/container-schema.ts";
+import { familiarString, parseReference, type Reference, withDefaultTag } from "#wire/reference.ts";
+import { CacheMounts } from "./build-cache-mounts.ts";
+import { type CacheUsage, cacheUsage, type PruneCall, pruneBuildCache } from "./build-prune.ts";
+import { buildTools } from "./build-tools.ts";
+import type { ContainerEngine } from "./container-engine.ts";
+import { imageEvent, type Report } from "./image-context.ts";
+import type { ImageService } from "./images.ts";
+
+export interface BuildParameters {
+  readonly body: AsyncIterable<Uint8Array>;
+  /** "" for the body; a URL is fetched. */
+  readonly remote: string;
+  readonly dockerfile: string;
+  readonly tags: readonly string[];
+  readonly args: ReadonlyMap<string, string | undefined>;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly target: string;
+  readonly platform: string;
+  readonly useCache: boolean;
+  readonly pull: boolean;
+  readonly remove: boolean;
+  readonly forceRemove: boolean;
+  readonly quiet: boolean;
+  readonly hostConfig: HostConfig;
+  readonly authFor: (host: string) => string | undefined;
+  readonly room: () => Promise<void>;
+}
+
+export interface BuildEngine {
+  /** Builds and reports; resolves with the image. Rejects with what went wrong, after everything is given back. */
+  build(parameters: BuildParameters, report: Report, signal: AbortSignal): Promise<Image>;
+  prune(call: PruneCall): Promise<{ readonly CachesDeleted: string[]; readonly SpaceReclaimed: number }>;
+  usage(): Promise<CacheUsage[]>;
+}
+
+export interface BuildEngineDeps {
+  readonly cache: BuildCache;
+  readonly images: ImageService;
+  readonly containers: Pick<ContainerEngine, "buildStep">;
+  readonly dataRoot: string;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Opens the build cache; before images, whose layers it keeps. */
+export async function openBuildCache(database: Database, clock: Clock, log: Log): Promise<BuildCache> {
+  const storage: CacheStorage = {
+    load: () => database.all<{ key: string; document: string }>("SELECT key, document FROM build_cache"),
+    save: (key, document) =>
+      database.commit(
+        [
+          {
+            sql: "INSERT OR REPLACE INTO build_cache (key, document) VALUES (?, ?)",
+            params: [key, document],
+          },
+        ],
+        // Losing a record costs a step, no more.
+        { durable: false },
+      ),
+    remove: (keys) =>
+      database.commit(keys.map((key) => ({ sql: "DELETE FROM build_cache WHERE key = ?", params: [key] }))),
+  };
+  return await BuildCache.open(storage, clock, log);
+}
+
+/** Layers of the cache, for the keeper of bytes. */
+export function cachedLayers(cache: BuildCache): Iterable<LayerKey> {
+  return cache.layers();
+}
+
+export function createBuildEngine(deps: BuildEngineDeps): BuildEngine {
+  const cacheMounts = new CacheMounts(join(deps.dataRoot, "build-cache"));
+  removeLeftovers(deps);
+  const shared = { ...deps, cacheMounts };
+  return {
+    build: (parameters, report, signal) => build(shared, parameters, report, signal),
+    prune: (call) => pruneBuildCache(shared, call),
+    usage: () => cacheUsage(shared),
+  };
+}
+
+/** Directories of builds that a crash has ended. */
+function removeLeftovers({ images, log }: BuildEngineDeps): void {
+  const { temporaryDir } = images.context;
+  if (!existsSync(temporaryDir)) return;
+  for (const name of readdirSync(temporaryDir)) {
+    if (!/^build-[0-9a-f]{16}$/.test(name)) continue;
+    rm(join(temporaryDir, name), { recursive: true, force: true }).catch((error: unknown) => {
+      log.warn("removing what an interrupted build left", { name, error: messageOf(error) });
+    });
+  }
+}
+
+type Shared = BuildEngineDeps & { readonly cacheMounts: CacheMounts };
+
+async function build(
+  deps: Shared,
+  parameters: BuildParameters,
+  report: Report,
+  signal: AbortSignal,
+): Promise<Image> {
+  const ctx = deps.images.context;
+  const tags = parameters.tags.map(tagOf);
+  const platform = parameters.platform === "" ? undefined : parsePlatformText(parameters.platform);
+  const temporaryDir = join(ctx.temporaryDir, `build-${randomBytes(8).toString("hex")}`);
+  mkdirSync(temporaryDir, { recursive: true, mode: 0o700 });
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => rm(temporaryDir, { recursive: true, force: true }));
+  const name = parameters.dockerfile === "" ? "Dockerfile" : parameters.dockerfile.replace(/^\/+/, "");
+  const taken = await takeContext(deps, parameters, name, temporaryDir, report, signal);
+  const dockerfile = parseDockerfile(taken.text, name);
+  const tell: Report = parameters.quiet ? () => {} : report;
+  const executor = buildTools(
+    { images: deps.images, containers: deps.containers, cacheMounts: deps.cacheMounts },
+    { ...parameters, report: tell },
+  );
+  const { images, snapshotter } = ctx;
+  const { args, labels, target, useCache, pull, remove, forceRemove } = parameters;
+  const image = await buildDockerfile(
+    { executor, cache: deps.cache, images, snapshotter, clock: deps.clock, log: deps.log },
+    {
+      dockerfile,
+      context: taken.source,
+      args,
+      labels,
+      target,
+      useCache,
+      pull,
+      platform,
+      remove,
+      forceRemove,
+      secrets: new Map(),
+      temporaryDir,
+    },
+    (line) => {
+      if (line.kind === "aux") tell({ kind: "aux", aux: { ID: line.id } });
+      // Docker's classic builder shows the error stream in red.
+      else tell({ kind: "stream", text: line.kind === "stderr" ? `\x1b[91m${line.text}\x1b[0m` : line.text });
+    },
+    signal,
+  );
+  await nameResult(deps, image, tags, tell);
+  await boundCache(deps);
+  if (parameters.quiet) report({ kind: "stream", text: `${image.id}\n` });
+  return image;
+}
+
+/** The cache may hold so much: the longest unused goes when a build has made it more. */
+async function boundCache(deps: Shared): Promise<void> {
+  const { snapshotter } = deps.images.context;
+  const bytes = [...deps.cache.layers()].reduce((sum, key) => sum + (snapshotter.sizeBytes(key) ?? 0), 0);
+  if (bytes <= cacheBytesMax) return;
+  await pruneBuildCache(deps, { all: false, keepBytes: cacheBytesMax, filters: undefined });
+}
+
+function tagOf(text: string): Reference {
+  let reference: Reference;
+  try {
+    reference = parseReference(text);
+  } catch (cause) {
+    throw new EngineError("invalid", `invalid argument ${JSON.stringify(text)}: ${messageOf(cause)}`, {
+      code: "bad-reference",
+      cause,
+    });
+  }
+  if (reference.digest !== undefined) {
+    throw new EngineError("invalid", "build tag cannot contain a digest", { code: "bad-reference" });
+  }
+  return withDefaultTag(reference);
+}
+
+async function nameResult(
+  deps: Shared,
+  image: Image,
+  tags: readonly Reference[],
+  tell: Report,
+): Promise<void> {
+  const ctx = deps.images.context;
+  tell({ kind: "stream", text: `Successfully built ${shortId(image.id)}\n` });
+  for (const reference of tags) {
+    await ctx.images.tag(image.id, reference, String(deps.clock.nowNs()));
+    imageEvent(ctx, "tag", image.id, familiarString(reference), image);
+    tell({ kind: "stream", text: `Successfully tagged ${familiarString(reference)}\n` });
+  }
+}
+
+/** The exit code of a step that failed, for the error line: the docker CLI ends with it. */
+export function exitCodeOf(error: unknown): number | undefined {
+  return error instanceof StepFailed ? error.exitCode : undefined;
+}
+
+interface TakenContext {
+  readonly text: string;
+  readonly source: { readonly kind: "context"; readonly indexPath: string } | undefined;
+}
+
+/** Takes the context in while it arrives: into one file, with an index beside it. */
+async function takeContext(
+  deps: Shared,
+  { body, remote }: BuildParameters,
+  dockerfile: string,
+  directory: string,
+  report: Report,
+  signal: AbortSignal,
+): Promise<TakenContext> {
+  const ctx = deps.images.context;
+  const input = remote === "" ? body : await fetchRemote(deps, remote, report, signal);
+  const path = join(directory, "context");
+  const indexPath = join(directory, "index");
+  const cells = new GrowingCells(0);
+  const stop = new AbortController();
+  const both = AbortSignal.any([signal, stop.signal]);
+  const indexing = ctx.snapshotter.indexContext(
+    {
+      path: await created(path),
+      cells: cells.buffer,
+      dataPath: join(directory, "data"),
+      indexPath,
+      dockerfile,
+    },
+    both,
+  );
+  indexing.catch((error: unknown) => stop.abort(error));
+  try {
+    await spool(input, path, cells, both);
+  } catch (error) {
+    cells.settle("failed");
+    await indexing.catch(() => {});
+    if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: signal.reason });
+    // What the index found wrong is the reason, not that the reading was ended for it.
+    throw stop.signal.aborted ? stop.signal.reason : error;
+  }
+  const outcome = await indexing;
+  if (outcome.dockerfile === undefined) {
+    throw new EngineError("invalid", `Cannot locate specified Dockerfile: ${dockerfile}`, {
+      code: "no-dockerfile",
+    });
+  }
+  if (outcome.dockerfile.trim() === "") {
+    throw new EngineError("invalid", `the Dockerfile (${dockerfile}) cannot be empty`, {
+      code: "empty-dockerfile",
+    });
+  }
+  return { text: outcome.dockerfile, source: { kind: "context", indexPath } };
+}
+
+async function created(path: string): Promise<string> {
+  await (await open(path, "wx", 0o600)).close();
+  return path;
+}
+
+async function spool(
+  input: AsyncIterable<Uint8Array>,
+  path: string,
+  cells: GrowingCells,
+  signal: AbortSignal,
+): Promise<void> {
+  const file = await open(path, "r+");
+  try {
+    let length = 0;
+    for await (const chunk of input) {
+      signal.throwIfAborted();
+      length += chunk.length;
+      if (length > limits.layerBytesMax) throw new EngineError("invalid", "the build context is too large");
+      try {
+        await file.writeFile(chunk);
+      } catch (error) {
+        throw new SyscallError("write", errnoOf(error) ?? "EIO");
+      }
+      cells.grow(chunk.length);
+    }
+    cells.settle("complete");
+  } finally {
+    await file.close();
+  }
+}
+
+/** `remote`: a tar archive by http. A git repository is refused by name. */
+async function fetchRemote(
+  deps: Shared,
+  remote: string,
+  report: Report,
+  signal: AbortSignal,
+): Promise<AsyncIterable<Uint8Array>> {
+  if (!/^https?:\/\//i.test(remote) || /\.git(?:#.*)?$/.test(remote)) {
+    throw new EngineError(
+      "notImplemented",
+      `building from ${JSON.stringify(remote.slice(0, 200))} is not supported: only archives by http`,
+      { code: "remote" },
+    );
+  }
+  let url: URL;
+  try {
+    url = new URL(remote);
+  } catch (cause) {
+    throw new EngineError("invalid", `invalid remote ${JSON.stringify(remote)}`, { cause });
+  }
+  const answer = await deps.images.context.registry.transport.send({
+    method: "GET",
+    url,
+    verifyTls: true,
+    signal,
+  });
+  if (answer.status !== 200) {
+    answer.body.destroy();
+    throw new EngineError(
+      "invalid",
+      `error downloading remote context ${url.origin}${url.pathname}: failed to GET with status ${answer.status}`,
+      { code: "download-failed" },
+    );
+  }
+  report({ kind: "stream", text: `Downloading build context from remote url: ${remote}\n` });
+  return answer.body;
+}

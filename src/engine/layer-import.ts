@@ -1,0 +1,144 @@
+import { randomBytes } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import { type FileHandle, open, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { type Compression, detectBytes, detectCompression } from "#archive/compression.ts";
+import type { Digest } from "#base/digest.ts";
+import { EngineError, errnoOf, SyscallError } from "#base/errors.ts";
+import { limits } from "#base/limits.ts";
+import { GrowingCells } from "#content/growing-cells.ts";
+import type { Hold } from "#image/byte-keeper.ts";
+import { registerError } from "#image/unpack.ts";
+import type { AppliedLayer } from "#snapshot/snapshotter.ts";
+import { mediaTypes } from "#wire/oci-image.ts";
+import type { ImageContext } from "./image-context.ts";
+
+/** A layer that was unpacked and is held, not yet sealed. */
+export interface ImportedLayer {
+  readonly applied: AppliedLayer;
+  /** Length of its tar, where it came as one. */
+  readonly diffSizeBytes?: number;
+  /** The archive as it came, kept in the content store: where packing the layer again would not give the same bytes. */
+  readonly blob?: { readonly digest: Digest; readonly sizeBytes: number; readonly mediaType: string };
+}
+
+/** The media type of a layer's archive by its compression. */
+export const layerMediaTypes: Readonly<Record<Compression, string>> = {
+  none: mediaTypes.ociLayer,
+  gzip: mediaTypes.ociLayerGzip,
+  zstd: mediaTypes.ociLayerZstd,
+};
+
+/** What importing needs of the image engine. */
+export type LayerImportContext = Pick<ImageContext, "content" | "images" | "snapshotter" | "temporaryDir">;
+
+/**
+ * Unpacks a layer's archive (plain, gzip, zstd) while it still arrives: it goes through a file, since the worker that
+ * unpacks reads one. With `keepBlob` the archive stays where packing the layer again would give other bytes; an archive
+ * that `diffTar` writes never needs that. The layer and the blob are held and neither sealed nor flushed.
+ */
+export async function importLayer(
+  ctx: LayerImportContext,
+  source: AsyncIterable<Uint8Array>,
+  hold: Hold,
+  options: { keepBlob: boolean; signal: AbortSignal },
+): Promise<ImportedLayer> {
+  mkdirSync(ctx.temporaryDir, { recursive: true, mode: 0o700 });
+  const path = join(ctx.temporaryDir, `import-${randomBytes(8).toString("hex")}`);
+  const file = await open(path, "wx+", 0o600);
+  try {
+    const applied = await applyWhileSpooling(ctx, source, { path, file }, hold, options.signal);
+    const isPlain = (applied.blobDigest as string) === applied.diffId;
+    const length = isPlain ? { diffSizeBytes: applied.blobSizeBytes } : {};
+    if (!options.keepBlob) return { applied, ...length };
+    const blob = await keepBlob(ctx, applied, { path, file }, hold, options.signal);
+    return { applied, ...length, ...(blob === undefined ? {} : { blob }) };
+  } finally {
+    await file.close();
+    await rm(path, { force: true });
+  }
+}
+
+interface Spool {
+  readonly path: string;
+  readonly file: FileHandle;
+}
+
+async function applyWhileSpooling(
+  ctx: LayerImportContext,
+  source: AsyncIterable<Uint8Array>,
+  { path, file }: Spool,
+  hold: Hold,
+  signal: AbortSignal,
+): Promise<AppliedLayer> {
+  const cells = new GrowingCells(0);
+  const stop = new AbortController();
+  const both = AbortSignal.any([signal, stop.signal]);
+  const applying = ctx.snapshotter.apply({
+    source: { path, cells: cells.buffer },
+    below: async () => [],
+    signal: both,
+  });
+  // A layer that cannot be unpacked ends the reading; a body that breaks off ends the unpacking.
+  applying.catch((error: unknown) => stop.abort(registerError(error)));
+  let broken: { readonly reason: unknown } | undefined;
+  try {
+    await spool(source, file, cells, both);
+  } catch (error) {
+    broken = { reason: stop.signal.aborted ? stop.signal.reason : error };
+    cells.settle("failed");
+  }
+  const [unpacked] = await Promise.allSettled([applying]);
+  if (unpacked.status === "fulfilled") {
+    hold.layer(unpacked.value.key);
+    ctx.images.bytes.applied(unpacked.value);
+  }
+  if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: signal.reason });
+  if (broken !== undefined) throw broken.reason;
+  if (unpacked.status === "rejected") throw registerError(unpacked.reason);
+  return unpacked.value;
+}
+
+/** A compressed archive always stays; a plain one only when the layer's own packing differs. */
+async function keepBlob(
+  ctx: LayerImportContext,
+  applied: AppliedLayer,
+  { path, file }: Spool,
+  hold: Hold,
+  signal: AbortSignal,
+): Promise<ImportedLayer["blob"]> {
+  const isPlain = (applied.blobDigest as string) === applied.diffId;
+  if (isPlain && (await ctx.snapshotter.pack(applied.key, { signal })).diffId === applied.diffId) {
+    return undefined;
+  }
+  const { buffer } = await file.read(Buffer.alloc(detectBytes), 0, detectBytes, 0);
+  hold.blob(applied.blobDigest);
+  await ctx.content.adopt(path, applied.blobDigest);
+  return {
+    digest: applied.blobDigest,
+    sizeBytes: applied.blobSizeBytes,
+    mediaType: layerMediaTypes[detectCompression(buffer)],
+  };
+}
+
+async function spool(
+  source: AsyncIterable<Uint8Array>,
+  file: FileHandle,
+  cells: GrowingCells,
+  signal: AbortSignal,
+): Promise<void> {
+  let length = 0;
+  for await (const chunk of source) {
+    signal.throwIfAborted();
+    length += chunk.length;
+    if (length > limits.layerBytesMax) throw new EngineError("invalid", "archive is too large");
+    try {
+      // FileHandle.writeFile goes on until all is written; write may stop short on a full disk.
+      await file.writeFile(chunk);
+    } catch (error) {
+      throw new SyscallError("write", errnoOf(error) ?? "EIO");
+    }
+    cells.grow(chunk.length);
+  }
+  cells.settle("complete");
+}

@@ -1,0 +1,275 @@
+import type { Readable } from "node:stream";
+import { type Digest, digestOf, isDigest } from "#base/digest.ts";
+import { EngineError } from "#base/errors.ts";
+import { TransportError } from "./network-error.ts";
+import { RegistryError } from "./registry-error.ts";
+import { type Remote, retryDelay } from "./remote.ts";
+import { pause, type RegistryTiming } from "./timing.ts";
+import { cancelled, discard, type HttpAnswer } from "./transport.ts";
+import { uploadStream } from "./upload-stream.ts";
+
+/** Bytes to be sent, from wherever they lie; `open` may be asked several times. */
+export interface PushBlob {
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  open(fromByte: number): Readable;
+}
+
+export interface PushOptions {
+  readonly signal: AbortSignal;
+  /** Bytes that the registry has by now, as far as we know. */
+  readonly onProgress?: (sentBytes: number) => void;
+  readonly onRetry?: (seconds: number) => void;
+  /** Repositories of the same registry that may hold the blob; tried in order. */
+  readonly mountFrom?: readonly string[];
+}
+
+export type PushOutcome =
+  | { readonly kind: "exists" | "uploaded" }
+  | { readonly kind: "mounted"; readonly from: string };
+
+/** An upload that was begun: where to send, and how much is there. */
+interface Upload {
+  readonly location: URL;
+  readonly offset: number;
+}
+
+/** One repository, written to (OCI distribution spec, "Push"). Never a mirror. */
+export class PushRepository {
+  readonly #path: string;
+  readonly #remotes: readonly Remote[];
+  readonly #timing: RegistryTiming;
+  #remote: Remote | undefined;
+
+  constructor(path: string, remotes: readonly Remote[], timing: RegistryTiming) {
+    this.#path = path;
+    this.#remotes = remotes;
+    this.#timing = timing;
+  }
+
+  /** Finds the address that answers. Throws `TransportError` of the last one. */
+  async connect(signal: AbortSignal): Promise<void> {
+    let failure: unknown;
+    for (const remote of this.#remotes) {
+      try {
+        await remote.reach(signal);
+        this.#remote = remote;
+        return;
+      } catch (error) {
+        failure = error;
+        if (signal.aborted || !(error instanceof TransportError)) throw error;
+      }
+    }
+    throw failure;
+  }
+
+  get #there(): Remote {
+    if (this.#remote === undefined) throw new EngineError("system", "the registry was not asked yet");
+    return this.#remote;
+  }
+
+  /** Whether the repository has a blob. */
+  async hasBlob(digest: Digest, signal: AbortSignal): Promise<boolean> {
+    try {
+      const answer = await this.#there.patiently({
+        method: "HEAD",
+        path: `${this.#path}/blobs/${digest}`,
+        signal,
+      });
+      await discard(answer);
+      return true;
+    } catch (error) {
+      if (error instanceof RegistryError && error.status === 404) return false;
+      throw error;
+    }
+  }
+
+  /** Brings a blob into the repository: not at all where it is, by mounting where that works, else by sending it. */
+  async blob(blob: PushBlob, options: PushOptions): Promise<PushOutcome> {
+    const { signal, mountFrom = [] } = options;
+    if (await this.hasBlob(blob.digest, signal)) return { kind: "exists" };
+    let begun: Upload | undefined;
+    for (const from of mountFrom) {
+      const answer = await this.#begin(signal, { mount: blob.digest, from });
+      if (answer === undefined) return { kind: "mounted", from };
+      begun = answer;
+      break;
+    }
+    await this.#upload(blob, begun ?? (await this.#begin(signal)), options);
+    return { kind: "uploaded" };
+  }
+
+  /** Begins an upload. Undefined when the registry mounted the blob instead. */
+  async #begin(signal: AbortSignal): Promise<Upload>;
+  async #begin(signal: AbortSignal, mount: { mount: Digest; from: string }): Promise<Upload | undefined>;
+  async #begin(signal: AbortSignal, mount?: { mount: Digest; from: string }): Promise<Upload | undefined> {
+    const query = mount === undefined ? "" : `?${new URLSearchParams(mount).toString()}`;
+    const answer = await this.#there.patiently({
+      method: "POST",
+      path: `${this.#path}/blobs/uploads/${query}`,
+      headers: { "content-length": "0" },
+      signal,
+    });
+    await discard(answer);
+    if (answer.status === 201 && mount !== undefined) return undefined;
+    return { location: this.#location(answer), offset: 0 };
+  }
+
+  /** Where an upload goes on: perhaps elsewhere, but never from https to http. */
+  #location(answer: HttpAnswer): URL {
+    const { location } = answer.headers;
+    const bad = (why: string): TransportError =>
+      new TransportError(`Post "${answer.url.origin}${answer.url.pathname}": ${why}`, false);
+    if (typeof location !== "string") throw bad("the registry gave no upload location");
+    let url: URL;
+    try {
+      url = new URL(location, answer.url);
+    } catch {
+      throw bad("failed to parse Location header");
+    }
+    if (url.protocol !== "https:" && url.protocol !== "http:")
+      throw bad("upload location of unsupported protocol");
+    if (answer.url.protocol === "https:" && url.protocol === "http:") {
+      throw bad("refusing an upload location that falls from https to http");
+    }
+    url.username = "";
+    url.password = "";
+    return url;
+  }
+
+  /** Sends a blob whole; after a break asks how much is there and sends the rest. */
+  async #upload(blob: PushBlob, begun: Upload, options: PushOptions): Promise<void> {
+    const { signal } = options;
+    let upload: Upload | undefined = begun;
+    let furthest = -1;
+    let attempt = 0;
+    for (let total = 1; ; total += 1) {
+      try {
+        upload ??= await this.#begin(signal);
+        await this.#send(blob, upload, options);
+        return;
+      } catch (error) {
+        if (signal.aborted) throw cancelled(signal);
+        const wait =
+          total >= this.#timing.resumesMax ? undefined : retryDelay(error, attempt + 1, this.#timing);
+        if (wait === undefined) throw error;
+        await this.#wait(wait, options);
+        upload = upload === undefined ? undefined : await this.#resumed(upload, signal);
+        const there = upload?.offset ?? 0;
+        attempt = there > furthest ? 1 : attempt + 1;
+        furthest = Math.max(furthest, there);
+      }
+    }
+  }
+
+  async #wait(ms: number, { signal, onRetry }: PushOptions): Promise<void> {
+    try {
+      for (let left = ms; left > 0; left -= 1000) {
+        onRetry?.(Math.ceil(left / 1000));
+        await pause(Math.min(1000, left), signal);
+      }
+    } catch {
+      throw cancelled(signal);
+    }
+  }
+
+  /** How far a broken upload got, or undefined where it must begin again. */
+  async #resumed(upload: Upload, signal: AbortSignal): Promise<Upload | undefined> {
+    try {
+      const answer = await this.#there.once({ method: "GET", path: upload.location, signal });
+      await discard(answer);
+      const match = /^(?:bytes=)?0-(\d{1,15})$/.exec(String(answer.headers["range"] ?? ""));
+      const location = answer.headers.location === undefined ? upload.location : this.#location(answer);
+      // `0-0` stands for nothing at all and for one byte: beginning at 0 again is refused, so it begins anew.
+      const offset = match === null ? 0 : Number(match[1]) + 1;
+      return offset > 1 ? { location, offset } : undefined;
+    } catch (error) {
+      if (signal.aborted) throw cancelled(signal);
+      if (error instanceof EngineError) return undefined;
+      throw error;
+    }
+  }
+
+  async #send(blob: PushBlob, upload: Upload, options: PushOptions): Promise<void> {
+    const { digest, sizeBytes } = blob;
+    if (upload.offset > sizeBytes)
+      throw new TransportError("the registry has more of a blob than there is", false);
+    let { location } = upload;
+    if (upload.offset > 0) {
+      if (upload.offset < sizeBytes) {
+        const range = `${upload.offset}-${sizeBytes - 1}`;
+        const answer = await this.#stream("PATCH", location, blob, upload.offset, options, {
+          "content-range": range,
+        });
+        location = this.#location(answer);
+      }
+      await this.#finish(location, digest, options.signal);
+      return;
+    }
+    await this.#stream("PUT", withDigest(location, digest), blob, 0, options);
+  }
+
+  async #finish(location: URL, digest: Digest, signal: AbortSignal): Promise<void> {
+    const path = withDigest(location, digest);
+    const answer = await this.#there.once({
+      method: "PUT",
+      path,
+      headers: { "content-length": "0" },
+      signal,
+    });
+    await discard(answer);
+  }
+
+  async #stream(
+    method: "PUT" | "PATCH",
+    path: URL,
+    blob: PushBlob,
+    from: number,
+    options: PushOptions,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<HttpAnswer> {
+    const length = blob.sizeBytes - from;
+    const watched = uploadStream(options.signal, this.#timing, (sent) => options.onProgress?.(from + sent));
+    try {
+      const answer = await this.#there.once({
+        method,
+        path,
+        headers: { ...headers, "content-type": "application/octet-stream", "content-length": String(length) },
+        ...(length === 0 ? {} : { body: () => watched.wrap(blob.open(from)) }),
+        signal: watched.signal,
+      });
+      await discard(answer);
+      return answer;
+    } catch (error) {
+      throw watched.reason(error);
+    } finally {
+      watched.stop();
+    }
+  }
+
+  /** Puts a manifest under a tag or its digest; the digest that the registry then knows it by. */
+  async manifest(name: string, bytes: Buffer, mediaType: string, signal: AbortSignal): Promise<Digest> {
+    const answer = await this.#there.patiently({
+      method: "PUT",
+      path: `${this.#path}/manifests/${name}`,
+      headers: { "content-type": mediaType },
+      body: () => bytes,
+      signal,
+    });
+    await discard(answer);
+    const digest = digestOf(bytes);
+    const claimed = answer.headers["docker-content-digest"];
+    if (typeof claimed === "string" && isDigest(claimed) && claimed !== digest) {
+      throw new EngineError("system", `manifest verification failed for digest ${digest}`, {
+        code: "wrong-digest",
+      });
+    }
+    return digest;
+  }
+}
+
+function withDigest(location: URL, digest: Digest): URL {
+  const url = new URL(location);
+  url.searchParams.set("digest", digest);
+  return url;
+}

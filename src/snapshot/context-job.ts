@@ -1,0 +1,228 @@
+import { createHash, type Hash } from "node:crypto";
+import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
+import {
+  createDecompressor,
+  type Decompressor,
+  detectBytes,
+  detectCompression,
+} from "#archive/compression.ts";
+import { cleanSlashPath, IgnoreRules, readIgnoreFile } from "#archive/ignore.ts";
+import type { TarEntry } from "#archive/tar-format.ts";
+import { TarReader, type TarSink } from "#archive/tar-read.ts";
+import { type ByteString, bytesOfText } from "#base/byte-string.ts";
+import { EngineError } from "#base/errors.ts";
+import { SourceReader } from "./apply-job.ts";
+import { cleanPath, parentOf } from "./archive-path.ts";
+import { type ContextEntry, ContextTree, type Piece } from "./context-tree.ts";
+import { PathMap, readSmallFile } from "./source-tree.ts";
+
+/** Takes in a build context while it arrives. */
+export interface ContextJob {
+  readonly kind: "context";
+  /** The archive, which may still grow. */
+  readonly path: string;
+  readonly cells?: SharedArrayBuffer;
+  /** Made by the job when the archive is compressed: its data lies there instead of in the archive. */
+  readonly dataPath: string;
+  readonly indexPath: string;
+  /** The Dockerfile's name in the context; its text is part of the result. */
+  readonly dockerfile: string;
+}
+
+export interface ContextOutcome {
+  readonly entries: number;
+  /** Undefined where the context has no such file. */
+  readonly dockerfile: string | undefined;
+}
+
+/** A Dockerfile or ignore file; Docker's scanner takes no longer lines, but any number of them. */
+const textBytesMax = 4 * 1024 * 1024;
+/** A context of more names is taken for an attack: an index line costs some 300 bytes. */
+const entriesMax = 1_000_000;
+const xattrBytesMax = 64 * 1024;
+
+class ContextSink implements TarSink {
+  readonly entries = new PathMap<ContextEntry>();
+  readonly #position: (chunk: Uint8Array) => number;
+  #current:
+    | { readonly path: ByteString; readonly entry: TarEntry; readonly pieces: Piece[]; readonly hash: Hash }
+    | undefined;
+  #filled = 0;
+
+  /** `position` says where in the data file a chunk lies. */
+  constructor(position: (chunk: Uint8Array) => number) {
+    this.#position = position;
+  }
+
+  entry(entry: TarEntry): void {
+    const path = cleanPath(entry.path);
+    this.#current = undefined;
+    if (path === "") return;
+    this.#makeParents(path);
+    const old = this.entries.get(path);
+    if (old !== undefined && !(old.type === "directory" && entry.type === "directory"))
+      this.entries.remove(path);
+    if (this.entries.size >= entriesMax) {
+      throw new EngineError("invalid", "the build context has too many files", { code: "archive-limit" });
+    }
+    if (entry.type === "link") {
+      this.#link(path, entry);
+      return;
+    }
+    if (entry.type === "file") {
+      this.#current = { path, entry, pieces: [], hash: createHash("sha256") };
+      this.#filled = 0;
+      return;
+    }
+    this.#set(path, entry, [], "");
+  }
+
+  #set(path: ByteString, entry: TarEntry, pieces: readonly Piece[], contentHash: string): void {
+    const xattrs = [...(entry.xattrs ?? [])].filter(([, value]) => value.length <= xattrBytesMax);
+    this.entries.set(path, {
+      path,
+      type: entry.type,
+      mode: entry.mode,
+      sizeBytes: entry.sizeBytes,
+      mtimeNs: String(entry.mtimeNs),
+      linkPath: entry.type === "symlink" ? entry.linkPath : "",
+      pieces,
+      contentHash,
+      ...(xattrs.length === 0
+        ? {}
+        : { xattrs: xattrs.map(([name, value]) => [name, value.toString("base64")] as const) }),
+    });
+  }
+
+  /** A name that stands where a directory is needed goes, as when the archive is unpacked. */
+  #makeParents(path: ByteString): void {
+    const parent = parentOf(path);
+    if (parent === "" || this.entries.get(parent)?.type === "directory") return;
+    this.#makeParents(parent);
+    if (this.entries.get(parent) !== undefined) this.entries.remove(parent);
+    this.entries.set(parent, {
+      path: parent,
+      type: "directory",
+      mode: 0o755,
+      sizeBytes: 0,
+      mtimeNs: "0",
+      linkPath: "",
+      pieces: [],
+      contentHash: "",
+    });
+  }
+
+  #link(path: ByteString, entry: TarEntry): void {
+    const target = this.entries.get(cleanPath(entry.linkPath));
+    if (target === undefined || target.type === "directory") {
+      throw new EngineError("invalid", `archive link to a missing file: ${JSON.stringify(entry.linkPath)}`, {
+        code: "bad-archive",
+      });
+    }
+    this.entries.set(path, { ...target, path });
+  }
+
+  data(chunk: Uint8Array, offset: number): void {
+    const current = this.#current;
+    if (current === undefined) return;
+    if (offset > this.#filled) hashZeros(current.hash, offset - this.#filled);
+    current.hash.update(chunk);
+    this.#filled = offset + chunk.length;
+    const position = this.#position(chunk);
+    const last = current.pieces.at(-1);
+    if (last !== undefined && last[0] + last[2] === offset && last[1] + last[2] === position) {
+      current.pieces[current.pieces.length - 1] = [last[0], last[1], last[2] + chunk.length];
+    } else current.pieces.push([offset, position, chunk.length]);
+  }
+
+  end(): void {
+    const current = this.#current;
+    if (current === undefined) return;
+    this.#current = undefined;
+    const { path, entry, pieces, hash } = current;
+    if (entry.sizeBytes > this.#filled) hashZeros(hash, entry.sizeBytes - this.#filled);
+    this.#set(path, entry, pieces, hash.digest("hex"));
+  }
+}
+
+const zeros = Buffer.alloc(1024 * 1024);
+
+function hashZeros(hash: Hash, length: number): void {
+  for (let left = length; left > 0; left -= zeros.length)
+    hash.update(zeros.subarray(0, Math.min(left, zeros.length)));
+}
+
+/** Indexes a context. An uncompressed archive is its own data file; a compressed one is written out once. */
+export function runContext(job: ContextJob, control: Int32Array): ContextOutcome {
+  using resources = new DisposableStack();
+  const source = resources.use(new SourceReader(job, control));
+  let chunk: Buffer = Buffer.alloc(0);
+  let chunkPosition = 0;
+  let dataFd: number | undefined;
+  let written = 0;
+  const sink = new ContextSink((piece) => {
+    if (dataFd === undefined) return chunkPosition + (piece.byteOffset - chunk.byteOffset);
+    const position = written;
+    for (let at = 0; at < piece.length; ) at += writeSync(dataFd, piece, at, piece.length - at);
+    written += piece.length;
+    return position;
+  });
+  const tar = new TarReader(sink, entriesMax);
+  let decompressor: Decompressor | undefined;
+  resources.defer(() => decompressor?.close());
+  const begin = (): Decompressor => {
+    const kind = detectCompression(chunk);
+    if (kind !== "none") {
+      const fd = openSync(job.dataPath, "wx", 0o600);
+      resources.defer(() => closeSync(fd));
+      dataFd = fd;
+    }
+    decompressor = createDecompressor(kind, (plain) => tar.push(plain));
+    return decompressor;
+  };
+  for (let read = source.read(); read !== undefined; read = source.read()) {
+    if (decompressor === undefined) {
+      // Gathered until the format shows; afterwards chunks are taken as they come.
+      chunk = Buffer.concat([chunk, read]);
+      if (chunk.length < detectBytes) continue;
+      begin().push(chunk);
+    } else {
+      chunk = read;
+      decompressor.push(chunk);
+    }
+    chunkPosition = source.position;
+  }
+  if (decompressor === undefined) begin().push(chunk);
+  decompressor?.finish();
+  tar.finish();
+  return finishIndex(job, sink.entries, dataFd === undefined ? job.path : job.dataPath);
+}
+
+function finishIndex(job: ContextJob, entries: PathMap<ContextEntry>, dataPath: string): ContextOutcome {
+  const write = (): void => {
+    const lines = [...entries.entries()].map(([, entry]) => JSON.stringify(entry));
+    writeFileSync(job.indexPath, [dataPath, ...lines].join("\n"), { mode: 0o600 });
+  };
+  write();
+  using tree = ContextTree.load(job.indexPath);
+  const dockerfile = textOf(tree, job.dockerfile);
+  const ignore = textOf(tree, `${job.dockerfile}.dockerignore`) ?? textOf(tree, ".dockerignore");
+  if (ignore !== undefined && dropIgnored(entries, ignore, job.dockerfile)) write();
+  return { entries: entries.size, dockerfile };
+}
+
+/** A client leaves ignored files out, but must send these two: they are not to be seen by COPY when they are ignored. */
+function dropIgnored(entries: PathMap<ContextEntry>, ignore: string, dockerfile: string): boolean {
+  const rules = new IgnoreRules(readIgnoreFile(ignore));
+  const hidden = [".dockerignore", cleanSlashPath(dockerfile)].filter((path) => rules.excludes(path));
+  for (const path of hidden) entries.remove(bytesOfText(path));
+  return hidden.length > 0;
+}
+
+function textOf(tree: ContextTree, path: string): string | undefined {
+  try {
+    return readSmallFile(tree, bytesOfText(path), textBytesMax)?.toString("utf8");
+  } catch (cause) {
+    throw new EngineError("invalid", `${path} cannot be read`, { code: "dockerfile", cause });
+  }
+}
