@@ -118,7 +118,6 @@ for (const [method, path, body, status, message] of [
     "`since` time (20) must be less than `until` time (10)",
   ],
   ["GET", "/system/df?type=moon", undefined, 400, "unknown object type: moon"],
-  ["POST", "/auth", {}, 501, "checking credentials (POST /auth) is not supported by skiffd yet"],
   ["GET", "/nothing", undefined, 404, "page not found"],
   ["PUT", "/info", undefined, 404, "page not found"],
 ] as const) {
