@@ -1,10 +1,11 @@
-import { closeSync, openSync, readlinkSync } from "node:fs";
-import { setPriority } from "node:os";
+import { closeSync, openSync } from "node:fs";
+import { release } from "node:os";
 import { parentPort } from "node:worker_threads";
 import { bytesOfText } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
+import { workInLongSlices } from "#sys/scheduling.ts";
 import { syncFileSystem } from "#sys/statfs.ts";
 import { runApply } from "./apply-job.ts";
 import { runBundle } from "./bundle-job.ts";
@@ -33,10 +34,8 @@ if (port === null) throw new Error("layer-worker runs only as a worker thread");
 const progressIntervalMs = 100;
 const streamChunkBytes = 256 * 1024;
 
-/** Of four busy threads on two cores each would delay the event loop by its time slice. */
-const niceness = 5;
-// setpriority(2): on Linux a thread's id stands for that thread alone.
-setPriority(Number(readlinkSync("/proc/thread-self").split("/").at(-1)), niceness);
+// Of four busy threads on two cores each would delay the event loop by its time slice.
+workInLongSlices(release());
 
 function reply(message: JobReply, transfer: ArrayBuffer[] = []): void {
   port?.postMessage(message, transfer);

@@ -23,6 +23,9 @@ const setns = libc.func("int setns(int fd, int nstype)");
 const socket = libc.func("int socket(int domain, int type, int protocol)");
 const bind = libc.func("int bind(int fd, const void *address, unsigned int length)");
 
+/** Longer than the kernel waits before it sends a lost SYN again (1 s), so that one lost packet fails no test. */
+const connectTimeoutMs = 2500;
+
 export const hostAddress = "198.51.100.1";
 export const outsideAddress = "198.51.100.2";
 export const nativeProgram = join(import.meta.dirname, "../../native/build/skiff-native");
@@ -180,7 +183,7 @@ export function serveTcp(namespacePath: string, port: number, greeting: string):
 export function askFromHost(address: string, port: number): Promise<string> {
   return new Promise((resolve) => {
     let text = "";
-    const client = connect({ host: address, port, timeout: 1000 });
+    const client = connect({ host: address, port, timeout: connectTimeoutMs });
     client.on("data", (data) => {
       text += String(data);
     });
@@ -193,16 +196,16 @@ export function askFromHost(address: string, port: number): Promise<string> {
   });
 }
 
-/** The same from a namespace; "" when there is no connection within a second. */
+/** The same from a namespace; "" when there is no connection within three seconds. */
 export async function askFrom(namespacePath: string, address: string, port: number): Promise<string> {
   const command = [
     `--net=${namespacePath}`,
     "timeout",
-    "2",
+    "4",
     "busybox",
     "nc",
     "-w",
-    "1",
+    "3",
     address,
     String(port),
   ];
@@ -235,13 +238,13 @@ export function openUdp(namespacePath: string, port: number): Promise<DatagramSo
   return new Promise((resolve) => udp.bind({ fd: descriptor }, () => resolve(udp)));
 }
 
-/** Sends a datagram and gives the answer; "" after a second. */
+/** Sends a datagram and gives the answer; "" when none comes. */
 export async function askUdp(client: DatagramSocket, address: string, port: number): Promise<string> {
   const answer = new Promise<string>((resolve) =>
     client.once("message", (message) => resolve(String(message))),
   );
   client.send("?", port, address);
-  return Promise.race([answer, sleep(1000, "", { ref: false })]);
+  return Promise.race([answer, sleep(connectTimeoutMs, "", { ref: false })]);
 }
 
 export function echoUdp(server: DatagramSocket, greeting: string): void {
