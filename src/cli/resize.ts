@@ -32,10 +32,13 @@ export function followTerminalSize(
     }
     context.error("failed to resize tty, using default size");
   };
-  void first();
+  // One after another: of two requests under way the older could arrive last and stay.
+  let last = first();
   return onResize(() => {
-    resize().catch(() => {
-      // The process may have ended between the signal and the request.
-    });
+    last = last
+      .then(() => resize())
+      .catch(() => {
+        // The process may have ended between the signal and the request.
+      });
   });
 }
