@@ -4,9 +4,8 @@ import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "#base/clock.ts";
-import { EngineError, errnoOf, messageOf, SyscallError } from "#base/errors.ts";
+import { EngineError, messageOf } from "#base/errors.ts";
 import { shortId } from "#base/ids.ts";
-import { limits } from "#base/limits.ts";
 import type { Log } from "#base/log.ts";
 import { buildDockerfile } from "#builder/build.ts";
 import { BuildCache, type CacheStorage, cacheBytesMax } from "#builder/build-cache.ts";
@@ -25,6 +24,7 @@ import { buildTools } from "./build-tools.ts";
 import type { ContainerEngine } from "./container-engine.ts";
 import { imageEvent, type Report } from "./image-context.ts";
 import type { ImageService } from "./images.ts";
+import { spool } from "./layer-import.ts";
 
 export interface BuildParameters {
   readonly body: AsyncIterable<Uint8Array>;
@@ -242,7 +242,7 @@ async function takeContext(
   );
   indexing.catch((error: unknown) => stop.abort(error));
   try {
-    await spool(input, path, cells, both);
+    await spoolTo(input, path, cells, both);
   } catch (error) {
     cells.settle("failed");
     await indexing.catch(() => {});
@@ -269,7 +269,7 @@ async function created(path: string): Promise<string> {
   return path;
 }
 
-async function spool(
+async function spoolTo(
   input: AsyncIterable<Uint8Array>,
   path: string,
   cells: GrowingCells,
@@ -277,19 +277,7 @@ async function spool(
 ): Promise<void> {
   const file = await open(path, "r+");
   try {
-    let length = 0;
-    for await (const chunk of input) {
-      signal.throwIfAborted();
-      length += chunk.length;
-      if (length > limits.layerBytesMax) throw new EngineError("invalid", "the build context is too large");
-      try {
-        await file.writeFile(chunk);
-      } catch (error) {
-        throw new SyscallError("write", errnoOf(error) ?? "EIO");
-      }
-      cells.grow(chunk.length);
-    }
-    cells.settle("complete");
+    await spool(input, file, cells, signal, "the build context");
   } finally {
     await file.close();
   }

@@ -121,17 +121,19 @@ async function keepBlob(
   };
 }
 
-async function spool(
+/** Writes what comes to a growing file, within `limits.layerBytesMax`; `what` is too large beyond it. */
+export async function spool(
   source: AsyncIterable<Uint8Array>,
   file: FileHandle,
   cells: GrowingCells,
   signal: AbortSignal,
+  what = "archive",
 ): Promise<void> {
   let length = 0;
   for await (const chunk of source) {
     signal.throwIfAborted();
     length += chunk.length;
-    if (length > limits.layerBytesMax) throw new EngineError("invalid", "archive is too large");
+    if (length > limits.layerBytesMax) throw new EngineError("invalid", `${what} is too large`);
     try {
       // FileHandle.writeFile goes on until all is written; write may stop short on a full disk.
       await file.writeFile(chunk);
