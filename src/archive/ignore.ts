@@ -1,5 +1,5 @@
 import { EngineError } from "#base/errors.ts";
-import { anyCharacter, exactly, type GlobToken, matchesAll, notSlash } from "./glob.ts";
+import { anyCharacter, exactly, type GlobToken, matchesAll, notSlash } from "#wire/glob.ts";
 
 /**
  * `.dockerignore`: which files of a build context count. Patterns are Go's `filepath.Match` with `**` for any number of

@@ -1,4 +1,5 @@
 import type { HealthConfig } from "#wire/oci-image.ts";
+import { splitQuoted } from "#wire/word-expand.ts";
 import type { Heredoc } from "./dockerfile-lines.ts";
 import { readFlags } from "./instruction-flags.ts";
 import type { CommandLine, NameValue } from "./instructions.ts";
@@ -18,29 +19,6 @@ export function jsonWords(text: string): string[] | undefined {
 export function commandLine(text: string, heredocs: readonly Heredoc[]): CommandLine {
   const words = jsonWords(text);
   return words === undefined ? { form: "shell", text, heredocs } : { form: "exec", words };
-}
-
-/** Splits at blanks outside quotes; quotes and escapes stay in the words (Dockerfile reference, ENV and LABEL). */
-export function splitQuoted(text: string, escapeWith: string): string[] {
-  const words: string[] = [];
-  let word = "";
-  let quote = "";
-  for (let at = 0; at < text.length; at += 1) {
-    const character = text[at] as string;
-    if (quote === "" && /\s/.test(character)) {
-      if (word !== "") words.push(word);
-      word = "";
-      continue;
-    }
-    word += character;
-    if (character === escapeWith && quote !== "'") {
-      at += 1;
-      word += text[at] ?? "";
-    } else if (quote === "" && (character === '"' || character === "'")) quote = character;
-    else if (character === quote) quote = "";
-  }
-  if (word !== "") words.push(word);
-  return words;
 }
 
 /** `a=b "c d"=e`, or the old `name rest of line`. */

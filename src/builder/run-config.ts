@@ -1,7 +1,7 @@
 import { posix } from "node:path";
 import { EngineError } from "#base/errors.ts";
 import type { ImageRunConfig } from "#wire/oci-image.ts";
-import { expandWord, expandWords, type WordOptions } from "./expand.ts";
+import { expandWord, expandWords, type WordOptions } from "#wire/word-expand.ts";
 import type { CommandLine, Instruction } from "./instructions.ts";
 
 export type RunConfig = { -readonly [Key in keyof ImageRunConfig]: ImageRunConfig[Key] };

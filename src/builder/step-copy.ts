@@ -5,8 +5,8 @@ import { EngineError, messageOf } from "#base/errors.ts";
 import type { LooseFile } from "#snapshot/context-tree.ts";
 import type { CopySpec, TreeSource } from "#snapshot/copy-spec.ts";
 import type { LayerKey } from "#snapshot/snapshotter.ts";
+import { expandWord } from "#wire/word-expand.ts";
 import { sourceDateNs } from "./build-request.ts";
-import { expandWord } from "./expand.ts";
 import type { Instruction } from "./instructions.ts";
 import type { StageBuild } from "./stage-build.ts";
 

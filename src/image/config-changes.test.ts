@@ -52,7 +52,7 @@ test("what is no change command, or broken, is refused", () => {
     ["EXPOSE 70000", /invalid containerPort/],
     ["EXPOSE 80/x", /invalid proto: x/],
     ["LABEL a='b", /unexpected end/],
-    ["USER ${A", /unexpected end/],
+    ["USER ${A", /missing .}. in substitution/],
     ["HEALTHCHECK x", /Unknown type "x"/],
     ["HEALTHCHECK CMD", /Missing command/],
     ["HEALTHCHECK --interval=1 CMD x", /invalid duration/],

@@ -1,7 +1,7 @@
 import { posix } from "node:path";
 import { EngineError } from "#base/errors.ts";
 import type { HealthConfig, ImageRunConfig } from "#wire/oci-image.ts";
-import { expandWord, splitWords } from "./word-expand.ts";
+import { expandWord, splitQuoted } from "#wire/word-expand.ts";
 
 /**
  * The instructions that `docker import -c` and `docker commit -c` take: those of a Dockerfile that only change the
@@ -15,6 +15,9 @@ export function applyChanges(config: ImageRunConfig, changes: readonly string[])
   }
   return result;
 }
+
+/** Changes have no parser directives. */
+const escapeWith = "\\";
 
 type Draft = { -readonly [Key in keyof ImageRunConfig]: ImageRunConfig[Key] };
 type Instruction = (draft: Draft, rest: string) => Draft;
@@ -34,10 +37,9 @@ function applyOne(draft: Draft, text: string): Draft {
 
 /** Expands with the environment that earlier instructions have made. */
 function expand(draft: Draft, word: string): string {
-  return expandWord(word, (name) => {
-    const entry = draft.Env?.findLast((line) => line.startsWith(`${name}=`));
-    return entry?.slice(name.length + 1);
-  });
+  const lookup = (name: string): string | undefined =>
+    draft.Env?.findLast((line) => line.startsWith(`${name}=`))?.slice(name.length + 1);
+  return expandWord(word, { lookup, escape: escapeWith });
 }
 
 /** The JSON form of a command, or undefined for the shell form. */
@@ -58,7 +60,7 @@ function command(draft: Draft, text: string): string[] {
 
 /** `a=b "c d"=e`, or the old `name rest of line`. */
 function pairs(draft: Draft, text: string, what: string): [string, string][] {
-  const words = splitWords(text);
+  const words = splitQuoted(text, escapeWith);
   const first = words[0] ?? "";
   if (!first.includes("=")) {
     const [, name = "", value = ""] = /^(\S+)\s+(.*)$/s.exec(text) ?? [];
@@ -105,7 +107,8 @@ const instructions: Readonly<Record<string, Instruction>> = {
     pairs(draft, rest, "ENV").reduce((made, [name, value]) => withEnv(made, name, value), draft),
   expose: (draft, rest) => {
     const exposed: Record<string, object> = { ...draft.ExposedPorts };
-    for (const word of splitWords(rest)) for (const port of ports(expand(draft, word))) exposed[port] = {};
+    for (const word of splitQuoted(rest, escapeWith))
+      for (const port of ports(expand(draft, word))) exposed[port] = {};
     return { ...draft, ExposedPorts: exposed };
   },
   label: (draft, rest) => ({
@@ -115,7 +118,7 @@ const instructions: Readonly<Record<string, Instruction>> = {
   user: (draft, rest) => ({ ...draft, User: expand(draft, rest) }),
   volume: (draft, rest) => {
     const volumes: Record<string, object> = { ...draft.Volumes };
-    for (const word of jsonWords(rest) ?? splitWords(rest)) {
+    for (const word of jsonWords(rest) ?? splitQuoted(rest, escapeWith)) {
       const path = expand(draft, word).trim();
       if (path === "") throw invalid("VOLUME specified can not be an empty string");
       volumes[path] = {};

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { EngineError } from "#base/errors.ts";
-import { expandWord, expandWords } from "./expand.ts";
+import { expandWord, expandWords } from "./word-expand.ts";
 
 const values: Readonly<Record<string, string>> = {
   A: "foo",

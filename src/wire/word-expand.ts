@@ -1,5 +1,5 @@
-import { anyCharacter, exactly, type GlobToken, matchPrefixes } from "#archive/glob.ts";
 import { EngineError } from "#base/errors.ts";
+import { anyCharacter, exactly, type GlobToken, matchPrefixes } from "./glob.ts";
 
 /** The value of a variable, undefined when it is not set. */
 export type Lookup = (name: string) => string | undefined;
@@ -29,6 +29,29 @@ export function expandWord(text: string, options: WordOptions): string {
 /** Words split at blanks that come from outside quotes, of the text or of a variable's value (EXPOSE). */
 export function expandWords(text: string, options: WordOptions): string[] {
   return new Expander(text, options).words();
+}
+
+/** Splits at blanks outside quotes; quotes and escapes stay in the words (Dockerfile reference, ENV and LABEL). */
+export function splitQuoted(text: string, escapeWith: string): string[] {
+  const words: string[] = [];
+  let word = "";
+  let quote = "";
+  for (let at = 0; at < text.length; at += 1) {
+    const character = text[at] as string;
+    if (quote === "" && /\s/.test(character)) {
+      if (word !== "") words.push(word);
+      word = "";
+      continue;
+    }
+    word += character;
+    if (character === escapeWith && quote !== "'") {
+      at += 1;
+      word += text[at] ?? "";
+    } else if (quote === "" && (character === '"' || character === "'")) quote = character;
+    else if (character === quote) quote = "";
+  }
+  if (word !== "") words.push(word);
+  return words;
 }
 
 class Expander {
