@@ -1,17 +1,20 @@
+import { encodeJsonMessage, type JsonMessage } from "#wire/json-message.ts";
+
 /** Text kept for a client that reads slowly; beyond it the work is asked to wait. */
 const roomBytes = 1024 * 1024;
 
 /** Lines on their way to a client. Nothing is dropped: who produces without end waits for `room`. */
 export class OutputQueue {
-  #parts: string[] = [];
+  #lines: string[] = [];
   #bytes = 0;
   #ended = false;
   #wakeReader: (() => void) | undefined;
   #wakeWriters: (() => void)[] = [];
 
-  push(text: string): void {
-    this.#parts.push(text);
-    this.#bytes += text.length;
+  push(message: JsonMessage): void {
+    const line = encodeJsonMessage(message);
+    this.#lines.push(line);
+    this.#bytes += line.length;
     this.#wakeReader?.();
   }
 
@@ -30,15 +33,15 @@ export class OutputQueue {
 
   /** All that waits, or undefined after the end. */
   async take(): Promise<string | undefined> {
-    while (this.#parts.length === 0) {
+    while (this.#lines.length === 0) {
       if (this.#ended) return undefined;
       await new Promise<void>((resolve) => {
         this.#wakeReader = resolve;
       });
       this.#wakeReader = undefined;
     }
-    const text = this.#parts.join("");
-    this.#parts = [];
+    const text = this.#lines.join("");
+    this.#lines = [];
     this.#bytes = 0;
     for (const wake of this.#wakeWriters.splice(0)) wake();
     return text;

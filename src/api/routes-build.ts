@@ -1,8 +1,8 @@
 import { EngineError, messageOf } from "#base/errors.ts";
 import { type BuildEngine, type BuildParameters, exitCodeOf } from "#engine/build.ts";
 import { hostConfigSchema } from "#wire/container-schema.ts";
-import { encodeJsonMessage } from "#wire/json-message.ts";
 import { OutputQueue } from "./output-queue.ts";
+import { answerWithProgress } from "./progress-answer.ts";
 import type { Exchange, Query, Route } from "./route.ts";
 
 /** `POST /build` and the cache's routes (COMPAT.md 20). */
@@ -148,45 +148,14 @@ function registryConfig(header: string | undefined): BuildParameters["authFor"] 
   };
 }
 
-/** Until the first line a failure has its own status; afterwards it is the stream's last line. */
 async function build(builds: BuildEngine, exchange: Exchange): Promise<void> {
   const queue = new OutputQueue();
-  const clientGone = new AbortController();
-  const signal = AbortSignal.any([exchange.signal, clientGone.signal]);
   const parameters = parametersOf(exchange, () => queue.room());
-  const outcome = builds
-    .build(parameters, (message) => queue.push(encodeJsonMessage(message)), signal)
-    .then(
-      () => undefined,
-      (error: unknown) => ({ error }),
-    )
-    .finally(() => queue.end());
-  let text = await queue.take();
-  if (text === undefined) {
-    const failure = await outcome;
-    if (failure !== undefined) throw failure.error;
-    exchange.sendEmpty(200);
-    return;
-  }
-  const stream = exchange.stream(200, "application/json");
-  try {
-    for (; text !== undefined; text = await queue.take()) await stream.write(text);
-  } catch (error) {
-    clientGone.abort(error);
-    queue.end();
-    await outcome;
-    return;
-  }
-  const failure = await outcome;
-  if (failure !== undefined && !signal.aborted) {
-    const code = exitCodeOf(failure.error);
-    await stream.write(
-      encodeJsonMessage({
-        kind: "error",
-        message: messageOf(failure.error),
-        ...(code === undefined ? {} : { code }),
-      }),
-    );
-  }
-  stream.end();
+  await answerWithProgress(
+    exchange,
+    async (report, signal) => {
+      await builds.build(parameters, report, signal);
+    },
+    { queue, exitCodeOf },
+  );
 }
