@@ -7,7 +7,7 @@ export type Compression = "gzip" | "zstd" | "none";
 /** Bytes that `detectCompression` needs to see, unless the input is shorter. */
 export const detectBytes = 10;
 
-const refused: readonly (readonly [string, readonly number[]])[] = [
+const otherFormats: readonly (readonly ["xz" | "bzip2" | "lzip" | "zip", readonly number[]])[] = [
   ["bzip2", [0x42, 0x5a, 0x68]],
   ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
   ["lzip", [0x4c, 0x5a, 0x49, 0x50]],
@@ -25,19 +25,22 @@ function isZstd(head: Uint8Array): boolean {
 }
 
 /**
- * Compression by the first bytes, whatever a media type claims. Formats that would need an outside program (bzip2, xz)
- * are refused by name: no decompressor found through PATH is ever run.
+ * Compression of a layer by the first bytes, whatever a media type claims. Formats that no media type has (bzip2, xz) are
+ * refused by name.
  */
 export function detectCompression(head: Uint8Array): Compression {
+  const name = detectFormat(head);
+  if (name === "gzip" || name === "zstd" || name === "none") return name;
+  throw new EngineError("invalid", `${name} compressed archives are not supported: use gzip or zstd`, {
+    code: "unsupported-compression",
+  });
+}
+
+/** The format by its first bytes, also of those that only build contexts and ADD take. */
+export function detectFormat(head: Uint8Array): Compression | "xz" | "bzip2" | "lzip" | "zip" {
   if (startsWith(head, [0x1f, 0x8b])) return "gzip";
   if (isZstd(head)) return "zstd";
-  for (const [name, magic] of refused) {
-    if (!startsWith(head, magic)) continue;
-    throw new EngineError("invalid", `${name} compressed archives are not supported: use gzip or zstd`, {
-      code: "unsupported-compression",
-    });
-  }
-  return "none";
+  return otherFormats.find(([, magic]) => startsWith(head, magic))?.[0] ?? "none";
 }
 
 /** Called with output that is valid only during the call. */
@@ -75,6 +78,16 @@ const empty = new Uint8Array(0);
 const outputBytes = 1024 * 1024;
 /** A little over the GiB, for the headers around a file of that size. */
 const ratioFreeBytes = 1024 ** 3 + 16 * 1024 ** 2;
+
+/** Throws `archive-limit` when so much output of so little input is taken for a bomb. */
+export function checkExpansion(inputBytes: number, outputBytes: number): void {
+  if (
+    outputBytes > limits.layerBytesMax ||
+    (outputBytes > ratioFreeBytes && outputBytes / inputBytes > limits.compressionRatioMax)
+  ) {
+    throw new EngineError("invalid", "archive expands beyond its limit", { code: "archive-limit" });
+  }
+}
 
 class NativeDecompressor implements Decompressor {
   readonly #handle: NativeHandle;
@@ -174,20 +187,10 @@ class NativeDecompressor implements Decompressor {
     const produced = this.#output.length - (this.#state[0] ?? 0);
     if (produced > 0) {
       this.#outputBytes += produced;
-      this.#checkRatio();
+      checkExpansion(this.#inputBytes, this.#outputBytes);
       this.#emit(this.#output.subarray(0, produced));
     }
     return produced;
-  }
-
-  #checkRatio(): void {
-    if (
-      this.#outputBytes > limits.layerBytesMax ||
-      (this.#outputBytes > ratioFreeBytes &&
-        this.#outputBytes / this.#inputBytes > limits.compressionRatioMax)
-    ) {
-      throw new EngineError("invalid", "archive expands beyond its limit", { code: "archive-limit" });
-    }
   }
 
   finish(): void {

@@ -1,17 +1,13 @@
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
-import {
-  createDecompressor,
-  type Decompressor,
-  detectBytes,
-  detectCompression,
-} from "#archive/compression.ts";
+import { type Decompressor, detectBytes, detectFormat } from "#archive/compression.ts";
 import { cleanSlashPath, IgnoreRules, readIgnoreFile } from "#archive/ignore.ts";
 import type { TarEntry } from "#archive/tar-format.ts";
 import { TarReader, type TarSink } from "#archive/tar-read.ts";
 import { type ByteString, bytesOfText } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
 import { SourceReader } from "./apply-job.ts";
+import { openArchive } from "./archive-format.ts";
 import { cleanPath, parentOf } from "./archive-path.ts";
 import { type ContextEntry, ContextTree, type Piece } from "./context-tree.ts";
 import { PathMap, readSmallFile } from "./source-tree.ts";
@@ -171,13 +167,12 @@ export function runContext(job: ContextJob, control: Int32Array): ContextOutcome
   let decompressor: Decompressor | undefined;
   resources.defer(() => decompressor?.close());
   const begin = (): Decompressor => {
-    const kind = detectCompression(chunk);
-    if (kind !== "none") {
+    if (detectFormat(chunk) !== "none") {
       const fd = openSync(job.dataPath, "wx", 0o600);
       resources.defer(() => closeSync(fd));
       dataFd = fd;
     }
-    decompressor = createDecompressor(kind, (plain) => tar.push(plain));
+    decompressor = openArchive(chunk, (plain) => tar.push(plain));
     return decompressor;
   };
   for (let read = source.read(); read !== undefined; read = source.read()) {

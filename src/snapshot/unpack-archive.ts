@@ -1,8 +1,9 @@
-import { createDecompressor, type Decompressor, detectCompression } from "#archive/compression.ts";
+import type { Decompressor } from "#archive/compression.ts";
 import { blockBytes, checksumMatches, type TarEntry } from "#archive/tar-format.ts";
 import { TarReader, type TarSink } from "#archive/tar-read.ts";
 import type { ByteString } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
+import { openArchive } from "./archive-format.ts";
 import { cleanPath, joinPath } from "./archive-path.ts";
 import type { Selected } from "./copy-spec.ts";
 import { checkNoWhiteout, type LayerEntries } from "./layer-entries.ts";
@@ -38,7 +39,7 @@ function decompress(tree: SourceTree, path: ByteString, emit: (chunk: Uint8Array
   let decompressor: Decompressor | undefined;
   try {
     tree.read(path, (chunk) => {
-      decompressor ??= createDecompressor(detectCompression(chunk), emit);
+      decompressor ??= openArchive(chunk, emit);
       decompressor.push(chunk);
     });
     decompressor?.finish();
@@ -56,12 +57,8 @@ function isArchive(tree: SourceTree, path: ByteString): boolean {
       if (head.length >= blockBytes) throw new Enough();
     });
   } catch (error) {
-    if (error instanceof EngineError && error.code === "unsupported-compression") {
-      // A zip file is no tar archive; bzip2 and xz would hold one, and no outside program is run for them.
-      if (/^(?:zip|lzip)/.test(error.message)) return false;
-      throw error;
-    }
-    // Not what its first bytes say: a file like any other.
+    // A library that is not there is told; anything else is a file like any other, whatever its first bytes say.
+    if (error instanceof EngineError && error.kind === "notImplemented") throw error;
     if (!(error instanceof Enough)) return false;
   }
   return head.length >= blockBytes && head[0] !== 0 && checksumMatches(head);
