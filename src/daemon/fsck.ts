@@ -40,6 +40,8 @@ interface State {
   readonly images: ReadonlyMap<string, StoredImage>;
   readonly references: readonly { readonly name: string; readonly image_id: string }[];
   readonly layers: ReadonlySet<string>;
+  /** Layers that only the build cache may have. */
+  readonly cached: ReadonlySet<string>;
   readonly volumes: ReadonlySet<string>;
 }
 
@@ -57,6 +59,9 @@ async function readState(database: Database): Promise<State> {
       "SELECT name, image_id FROM reference",
     ),
     layers: await column("SELECT key AS value FROM layer"),
+    cached: await column(
+      "SELECT json_extract(document, '$.layer.key') AS value FROM build_cache WHERE json_extract(document, '$.layer.key') IS NOT NULL",
+    ),
     volumes: await column("SELECT name AS value FROM volume"),
   };
 }
@@ -115,7 +120,7 @@ function checkContainers({ containers, volumes }: State, dataRoot: string, execR
   ];
 }
 
-function checkLayers({ images, layers }: State, dataRoot: string): string[] {
+function checkLayers({ images, layers, cached }: State, dataRoot: string): string[] {
   const onDisk = names(dataRoot, "overlay2").filter((name) => /^(?:c-)?[0-9a-f]{64}$/.test(name));
   const used = new Set<string>([...images.values()].flatMap((image) => image.layers.map(({ key }) => key)));
   return [
@@ -123,7 +128,9 @@ function checkLayers({ images, layers }: State, dataRoot: string): string[] {
     ...[...used]
       .filter((key) => !layers.has(key))
       .map((key) => `layer ${key} is part of an image and has no row`),
-    ...[...layers].filter((key) => !used.has(key)).map((key) => `layer ${key} is part of no image`),
+    ...[...layers]
+      .filter((key) => !used.has(key) && !cached.has(key))
+      .map((key) => `layer ${key} is part of no image`),
   ];
 }
 

@@ -1,6 +1,6 @@
 /** Use case: build. The context is taken in, the Dockerfile read, the builder run, the result named. */
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "#base/clock.ts";
@@ -90,25 +90,12 @@ export function cachedLayers(cache: BuildCache): Iterable<LayerKey> {
 
 export function createBuildEngine(deps: BuildEngineDeps): BuildEngine {
   const cacheMounts = new CacheMounts(join(deps.dataRoot, "build-cache"));
-  removeLeftovers(deps);
   const shared = { ...deps, cacheMounts };
   return {
     build: (parameters, report, signal) => build(shared, parameters, report, signal),
     prune: (call) => pruneBuildCache(shared, call),
     usage: () => cacheUsage(shared),
   };
-}
-
-/** Directories of builds that a crash has ended. */
-function removeLeftovers({ images, log }: BuildEngineDeps): void {
-  const { temporaryDir } = images.context;
-  if (!existsSync(temporaryDir)) return;
-  for (const name of readdirSync(temporaryDir)) {
-    if (!/^build-[0-9a-f]{16}$/.test(name)) continue;
-    rm(join(temporaryDir, name), { recursive: true, force: true }).catch((error: unknown) => {
-      log.warn("removing what an interrupted build left", { name, error: messageOf(error) });
-    });
-  }
 }
 
 type Shared = BuildEngineDeps & { readonly cacheMounts: CacheMounts };

@@ -41,6 +41,7 @@ import {
   storedBytes,
 } from "./image-remove.ts";
 import { saveImages } from "./image-save.ts";
+import { removeTemporaries } from "./temporary-files.ts";
 
 export interface ImageServiceDeps {
   readonly database: Database;
@@ -108,6 +109,7 @@ export interface ImageService extends AsyncDisposable {
 /** Opens the images of a data root. Removes what a crash left of pulls and removals. */
 export async function createImageService(deps: ImageServiceDeps): Promise<ImageService> {
   const { content, snapshotter, events, clock, log, temporaryDir, containersUsing } = deps;
+  removeTemporaries(temporaryDir, log);
   const images = await LocalImageStore.open(deps);
   const registry = new RegistryClient({ ...deps.config, userAgent: `skiff/${skiffVersion}` });
   const puller = new LayerPuller({
