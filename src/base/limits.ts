@@ -21,6 +21,8 @@ export const limits = {
   archiveEntriesMax: 4_000_000,
   /** Uncompressed bytes of one layer. */
   layerBytesMax: 512 * 1024 ** 3,
+  /** Packed bytes of a git repository that a build fetches: the Linux kernel's whole history takes 5 GiB. */
+  gitBytesMax: 16 * 1024 ** 3,
   /**
    * Compression ratio beyond which an archive larger than 1 GiB is taken for a bomb. Zeros reach 1,030 with gzip and
    * 30,000 with zstd: a test image with a file of 1 GiB of zeros still passes, more than that is no real layer.
