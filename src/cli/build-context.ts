@@ -144,7 +144,8 @@ function* one(context: LocalContext, path: ByteString, status: BigIntStats): Gen
     uid: 0,
     gid: 0,
     sizeBytes: 0,
-    mtimeNs: status.mtimeNs,
+    // Whole seconds, as Docker's client sends them: parts of one would need a second header each.
+    mtimeNs: status.mtimeNs - (status.mtimeNs % 1_000_000_000n),
     linkPath: "" as ByteString,
     deviceMajor: 0,
     deviceMinor: 0,

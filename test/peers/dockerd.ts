@@ -41,8 +41,11 @@ export async function waitForPing(socketPath: string, child: ChildProcess, timeo
 /**
  * Debian's dockerd with its containerd on a socket and roots of its own, in its own network and mount namespaces: its
  * firewall rules, bridge and mounts are not the machine's. `dataRoot` lies under /tmp (overlay2 needs a real disk).
+ * `prepare`: shell commands that run in its namespaces before it.
  */
-export async function startDockerd(options: { extraArgs?: readonly string[] } = {}): Promise<PeerDaemon> {
+export async function startDockerd(
+  options: { extraArgs?: readonly string[]; prepare?: readonly string[] } = {},
+): Promise<PeerDaemon> {
   const peers = ensurePeers();
   const home = mkdtempSync(join(tmpdir(), "skiff-peer-dockerd-"));
   const dataRoot = join(home, "data");
@@ -56,6 +59,7 @@ export async function startDockerd(options: { extraArgs?: readonly string[] } = 
     "mount --make-rprivate /",
     "mount -t tmpfs -o mode=755 tmpfs /run",
     "ip link set lo up",
+    ...(options.prepare ?? []),
     'exec "$@"',
   ].join(" && ");
   const child = spawn(
@@ -91,7 +95,7 @@ export async function startDockerd(options: { extraArgs?: readonly string[] } = 
     if (child.exitCode === null && child.signalCode === null) {
       const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
       child.kill("SIGTERM");
-      await Promise.race([ended, sleep(15_000)]);
+      await Promise.race([ended, sleep(15_000, undefined, { ref: false })]);
       if (child.exitCode === null && child.signalCode === null) {
         child.kill("SIGKILL");
         await ended;

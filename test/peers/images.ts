@@ -168,6 +168,58 @@ export function busyboxLayout(): string {
 }
 
 /**
+ * OCI layout of a system that looks like an old CentOS as far as tutorials use it: `yum install -y httpd` brings a server
+ * from the image's own store, `service` starts and stops what is in /etc/init.d, `bash` is busybox's shell.
+ */
+export function centosLayout(): string {
+  return cached("centos-1", (layout) => {
+    const folder = mkdtempSync(join(tmpdir(), "skiff-centos-"));
+    const script = (path: string, text: string): void => {
+      mkdirSync(join(folder, path, ".."), { recursive: true });
+      writeFileSync(join(folder, path), `#!/bin/sh\n${text}`, { mode: 0o755 });
+    };
+    try {
+      busyboxRoot(folder);
+      writeFileSync(join(folder, "etc/centos-release"), "CentOS release 6.10 (Final)\n");
+      script("bin/bash", 'exec sh "$@"\n');
+      script("usr/bin/yum", yum);
+      script("sbin/service", service);
+      writeLayout(layout, [tarOf(folder)], { Cmd: ["/bin/bash"] });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+}
+
+const yum = `[ "$1 $2 $3" = "install -y httpd" ] || { echo "No package $3 available."; exit 1; }
+echo "Resolving Dependencies"
+mkdir -p /etc/init.d /usr/sbin /var/www/html
+echo "It works!" > /var/www/html/index.html
+cat > /usr/sbin/httpd <<'END'
+#!/bin/sh
+exec busybox httpd -p 80 -h /var/www/html "$@"
+END
+cat > /etc/init.d/httpd <<'END'
+#!/bin/sh
+case "$1" in
+  start) printf 'Starting httpd: '; /usr/sbin/httpd && echo '[  OK  ]' ;;
+  status) pidof busybox >/dev/null && echo 'httpd is running...' ;;
+esac
+END
+chmod 755 /usr/sbin/httpd /etc/init.d/httpd
+echo "Installed:"
+echo "  httpd.x86_64 0:2.2.15-69.el6.centos"
+echo
+echo "Complete!"
+`;
+
+const service = `[ -x "/etc/init.d/$1" ] || { echo "$1: unrecognized service"; exit 1; }
+name=$1
+shift
+exec "/etc/init.d/$name" "$@"
+`;
+
+/**
  * OCI layout of a Debian image with apt, nginx and Python, made by mmdebstrap with this machine's own apt
  * configuration; about a minute the first time, then cached.
  */

@@ -27,10 +27,12 @@ function processesHolding({ home, child }: TestDaemon): string[] {
 }
 
 /** Elements of the daemon's maps of published ports. */
-function publishedPorts(bridge: string): string[] {
-  const { nftables } = JSON.parse(
-    execFileSync("nft", ["-j", "list", "table", "ip", bridge], { encoding: "utf8" }),
-  ) as { nftables: { map?: { name: string; elem?: unknown[] } }[] };
+function publishedPorts({ child }: TestDaemon, bridge: string): string[] {
+  // The daemon may be in a network namespace of its own.
+  const argv = ["-t", String(child.pid), "-n", "nft", "-j", "list", "table", "ip", bridge];
+  const { nftables } = JSON.parse(execFileSync("nsenter", argv, { encoding: "utf8" })) as {
+    nftables: { map?: { name: string; elem?: unknown[] } }[];
+  };
   return nftables.flatMap(({ map }) =>
     (map?.elem ?? []).map((element) => `${map?.name} ${JSON.stringify(element)}`),
   );
@@ -97,7 +99,7 @@ async function differences(daemon: TestDaemon): Promise<string[]> {
     report("process", processesHolding(daemon), never);
     const network = await call<{ Options: Record<string, string> }>(socket, "GET", "/networks/bridge");
     const bridge = network.body?.Options["com.docker.network.bridge.name"] ?? "";
-    report("published port", publishedPorts(bridge), never);
+    report("published port", publishedPorts(daemon, bridge), never);
   }
   if (lists.images.length === 0) {
     report(

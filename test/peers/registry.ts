@@ -25,10 +25,15 @@ export async function freePort(): Promise<number> {
 
 /**
  * Debian's docker-registry on loopback with storage of its own. `htpasswd`: lines of an Apache password file (bcrypt).
- * `netnsOf`: run in the network namespace of that pid (a peer engine's), on the given or a fixed port.
+ * `netnsOf`: run in the network namespace of that pid (a peer engine's). `tls`: paths of a certificate and its key.
  */
 export async function startRegistry(
-  options: { htpasswd?: string; netnsOf?: number; port?: number } = {},
+  options: {
+    htpasswd?: string;
+    netnsOf?: number;
+    port?: number;
+    tls?: { certificate: string; key: string };
+  } = {},
 ): Promise<PeerRegistry> {
   const peers = ensurePeers();
   const home = mkdtempSync(join(tmpdir(), "skiff-peer-registry-"));
@@ -38,9 +43,13 @@ export async function startRegistry(
       ? ""
       : `auth:\n  htpasswd:\n    realm: skiff-test\n    path: ${join(home, "htpasswd")}\n`;
   if (options.htpasswd !== undefined) writeFileSync(join(home, "htpasswd"), options.htpasswd);
+  const tls =
+    options.tls === undefined
+      ? ""
+      : `  tls:\n    certificate: ${options.tls.certificate}\n    key: ${options.tls.key}\n`;
   writeFileSync(
     join(home, "config.yml"),
-    `version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: ${join(home, "data")}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:${port}\n${auth}`,
+    `version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: ${join(home, "data")}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:${port}\n${tls}${auth}`,
   );
   const log = openSync(join(home, "log"), "a");
   const command = [peers.path("docker-registry"), "serve", join(home, "config.yml")];
@@ -59,13 +68,7 @@ export async function startRegistry(
     rmSync(home, { recursive: true, force: true });
   };
   const deadline = performance.now() + 15_000;
-  for (;;) {
-    const ok =
-      options.netnsOf === undefined
-        ? await answers(port)
-        : /listening on/.test(readFileSync(join(home, "log"), "utf8"));
-    if (ok) break;
-    if (options.netnsOf !== undefined && performance.now() > deadline - 13_000) break;
+  while (!listens(options.netnsOf ?? child.pid!, port)) {
     if (child.exitCode !== null || performance.now() > deadline) {
       const text = readFileSync(join(home, "log"), "utf8");
       await stop();
@@ -76,10 +79,15 @@ export async function startRegistry(
   return { address: `127.0.0.1:${port}`, port, child, [Symbol.asyncDispose]: stop };
 }
 
-async function answers(port: number): Promise<boolean> {
+/** Whether somebody listens on the port in the network namespace of a process: proc(5), state 0A of /proc/net/tcp. */
+function listens(pid: number, port: number): boolean {
+  const end = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
   try {
-    const answer = await fetch(`http://127.0.0.1:${port}/v2/`);
-    return answer.status === 200 || answer.status === 401;
+    const rows = readFileSync(`/proc/${pid}/net/tcp`, "utf8").split("\n");
+    return rows.some((row) => {
+      const [, local, , state] = row.trim().split(/\s+/);
+      return local?.endsWith(end) === true && state === "0A";
+    });
   } catch {
     return false;
   }
