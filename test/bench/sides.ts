@@ -1,9 +1,6 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { childrenOf, type PeerDaemon, startDockerd, waitForPing } from "../peers/dockerd.ts";
-import { ensurePeers } from "../peers/peer-cache.ts";
+import { execFileSync } from "node:child_process";
+import { childrenOf, type PeerDaemon, startDockerd } from "../peers/dockerd.ts";
+import { startPodman } from "../peers/podman.ts";
 import { type PeerRegistry, startRegistry } from "../peers/registry.ts";
 import { startSkiffd, type TestDaemon } from "../peers/skiffd.ts";
 
@@ -31,6 +28,8 @@ function dockerCli(socket: string) {
       const stdout = execFileSync("docker", ["-H", `unix://${socket}`, ...args], {
         encoding: "utf8",
         stdio: ["ignore", "pipe", "pipe"],
+        // Both daemons build with the classic builder.
+        env: { ...process.env, DOCKER_BUILDKIT: "0" },
       });
       return { status: 0, stdout, stderr: "" };
     } catch (error) {
@@ -94,111 +93,22 @@ export async function skiffSide(
   };
 }
 
-/** podman with its Docker-compatible service, in namespaces of its own. */
+/** podman with its Docker-compatible service. */
 export async function podmanSide(port: number): Promise<BenchSide> {
-  const peers = ensurePeers();
-  const home = mkdtempSync(join(tmpdir(), "skiff-peer-podman-"));
-  const socket = join(home, "podman.sock");
-  writeFileSync(join(home, "policy.json"), '{"default":[{"type":"insecureAcceptAnything"}]}');
-  writeFileSync(
-    join(home, "registries.conf"),
-    `[[registry]]\nlocation = "127.0.0.1:${port}"\ninsecure = true\n`,
-  );
-  mkdirSync(join(home, "net"));
-  writeFileSync(
-    join(home, "containers.conf"),
-    `[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["${join(peers.root, "usr/lib/cni")}"]\nnetwork_config_dir = "${join(home, "net")}"\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nconmon_path = ["${peers.path("conmon")}"]\nruntime = "runc"\ntmp_dir = "${join(home, "tmp")}"\n[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=10000:10000"]\ncgroup_parent = "/skiff-peer-podman"\n`,
-  );
-  const { env } = peers;
-  const base = [
-    "--root",
-    join(home, "root"),
-    "--runroot",
-    join(home, "runroot"),
-    "--storage-driver",
-    "overlay",
-  ];
-  // conmon runs podman's clean-up without the environment: what it needs lies where it looks, in this namespace only.
-  const libraries = "usr/lib/x86_64-linux-gnu";
-  for (const name of ["etc", "etc-work"]) mkdirSync(join(home, name));
-  const script = [
-    "mount --make-rprivate /",
-    "mount -t tmpfs -o mode=755 tmpfs /run",
-    `mount -t overlay -o lowerdir=${join(peers.root, libraries)}:/${libraries} overlay /${libraries}`,
-    'mount -t overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/etc-work" overlay /etc',
-    "mkdir -p /etc/containers",
-    'cp "$1"/policy.json "$1"/registries.conf "$1"/containers.conf /etc/containers/',
-    "shift",
-    "ip link set lo up",
-    'exec "$@"',
-  ].join(" && ");
-  // podman waits up to 20 s for conmon to be reaped: a subreaper does it at once where pid 1 is slow.
-  const reaper = [peers.path("tini-static"), "-s", "--"];
-  const log = openSync(join(home, "log"), "a");
-  const child: ChildProcess = spawn(
-    "unshare",
-    [
-      "--mount",
-      "--net",
-      "--",
-      "sh",
-      "-c",
-      script,
-      "podman",
-      home,
-      ...reaper,
-      peers.path("podman"),
-      ...base,
-      "system",
-      "service",
-      "--time=0",
-      `unix://${socket}`,
-    ],
-    { env, stdio: ["ignore", log, log] },
-  );
-  try {
-    await waitForPing(socket, child, 20_000);
-  } catch (error) {
-    child.kill("SIGKILL");
-    throw new Error(
-      `podman did not start: ${String(error)}\n${readFileSync(join(home, "log"), "utf8").slice(-2000)}`,
-    );
-  }
-  const registry = await startRegistry({ netnsOf: child.pid!, port });
+  const podman = await startPodman([`127.0.0.1:${port}`]);
+  const registry = await startRegistry({ netnsOf: podman.pid, port });
   return {
     name: "podman",
-    socket,
-    cli: (...args) => {
-      try {
-        const stdout = execFileSync(
-          "nsenter",
-          ["-t", String(child.pid), "-m", "-n", "--", ...reaper, peers.path("podman"), ...base, ...args],
-          {
-            env,
-            encoding: "utf8",
-            stdio: ["ignore", "pipe", "pipe"],
-          },
-        );
-        return { status: 0, stdout, stderr: "" };
-      } catch (error) {
-        const failed = error as { status?: number; stdout?: string; stderr?: string };
-        return { status: failed.status ?? -1, stdout: failed.stdout ?? "", stderr: failed.stderr ?? "" };
-      }
-    },
+    socket: podman.socket,
+    cli: podman.cli,
     enginePids: () => [],
     containerProcess: /conmon/,
-    dataRoot: join(home, "root"),
+    dataRoot: podman.dataRoot,
     registry,
-    netnsOf: child.pid!,
+    netnsOf: podman.pid,
     async [Symbol.asyncDispose]() {
       await registry[Symbol.asyncDispose]();
-      child.kill("SIGTERM");
-      await new Promise<void>((resolve) =>
-        child.exitCode === null && child.signalCode === null
-          ? child.once("exit", () => resolve())
-          : resolve(),
-      );
-      rmSync(home, { recursive: true, force: true });
+      await podman[Symbol.asyncDispose]();
     },
   };
 }
