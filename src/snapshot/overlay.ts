@@ -390,13 +390,15 @@ class OverlaySnapshotter implements Snapshotter {
 
   /** At start: what a crash left. Layers without a row, half applied ones, and the trash. */
   clearLeftovers(): void {
+    // Listed before more goes there, which is emptied by itself.
+    const trash = readdirSync(join(this.#root, "trash"));
     for (const name of readdirSync(join(this.#root, "tmp"))) this.#trash(join(this.#root, "tmp", name));
     for (const name of readdirSync(this.#root)) {
       if (!keyPattern.test(name) || this.#sealed.has(name as LayerKey)) continue;
       // Without a database nobody can tell a good layer from a leftover.
       if (this.#database !== undefined) this.#trash(join(this.#root, name));
     }
-    for (const name of readdirSync(join(this.#root, "trash"))) this.#empty(name);
+    for (const name of trash) this.#empty(name);
   }
 }
 
