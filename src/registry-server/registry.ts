@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { EngineError } from "#base/errors.ts";
-import type { Log } from "#base/log.ts";
+import { type Log, silentLog } from "#base/log.ts";
+import { DiskRegistryStore } from "./disk-registry-store.ts";
+import { RegistryHandler } from "./registry-handler.ts";
 import type { RegistryStore } from "./registry-store.ts";
 
 export type RegistryAction = "pull" | "push" | "delete" | "catalog";
@@ -77,6 +78,29 @@ export interface Registry {
   close(): Promise<void>;
 }
 
-export async function openRegistry(_options: RegistryOptions): Promise<Registry> {
-  throw new EngineError("notImplemented", "the registry is being written");
+/** Uploads that nobody has written to for so long are dropped; Docker's registry keeps them a week. */
+const uploadIdleMsMax = 24 * 60 * 60_000;
+const expiryEveryMs = 60 * 60_000;
+
+/** Opens the registry kept at `root`; removes what a crash left there. One process at a time may have it open. */
+export async function openRegistry(options: RegistryOptions): Promise<Registry> {
+  const log = options.log ?? silentLog;
+  const store = await DiskRegistryStore.open(options.root, log);
+  const handler = new RegistryHandler(store, options, log);
+  const expiry = setInterval(() => {
+    store.expireUploads({ idleSinceMs: Date.now() - uploadIdleMsMax }).catch((error: unknown) => {
+      log.error("expiring uploads failed", { error });
+    });
+  }, expiryEveryMs);
+  expiry.unref();
+  return {
+    handle: (request, response) => handler.handle(request, response),
+    store,
+    close: async () => {
+      clearInterval(expiry);
+      store.uploads.stop();
+      await handler.close();
+      await store[Symbol.asyncDispose]();
+    },
+  };
 }

@@ -114,6 +114,13 @@ export function parseAnyReference(text: string): AnyReference {
   return { kind: "name", reference: parseReference(text) };
 }
 
+const wholePathPattern = new RegExp(`^${pathPattern}$`);
+
+/** Whether the text can name a repository of a registry (OCI distribution spec, `<name>`): no domain, at most 255 characters. */
+export function isRepositoryPath(text: string): boolean {
+  return text.length <= nameLengthMax && wholePathPattern.test(text);
+}
+
 /** Whether the text can be a tag. */
 export function isTag(text: string): boolean {
   return wholeTagPattern.test(text);

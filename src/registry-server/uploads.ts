@@ -1,0 +1,332 @@
+import { createHash, type Hash, randomUUID } from "node:crypto";
+import { constants, mkdirSync, readdirSync, statSync, unlinkSync } from "node:fs";
+import { type FileHandle, open, unlink } from "node:fs/promises";
+import type { IncomingMessage } from "node:http";
+import { join } from "node:path";
+import type { Digest } from "#base/digest.ts";
+import { EngineError, errnoOf } from "#base/errors.ts";
+import { limits } from "#base/limits.ts";
+import { KeyedLock } from "#base/lock.ts";
+import type { Database, Statement } from "#state/database.ts";
+import { hashFile } from "./hash-file.ts";
+import { BodyBroken, receiveBody } from "./receive-body.ts";
+import { algorithmOf, asContent, digestFrom } from "./registry-digest.ts";
+import { RegistryFault } from "./registry-fault.ts";
+import type { RegistryDigest } from "./registry-store.ts";
+
+/** Uploads that were begun and not ended: more are refused until some have ended or expired. */
+const uploadsMax = 16_384;
+/** A body of which nothing comes for so long is given up; what came is kept for a resume. */
+const bodyIdleMs = 60_000;
+
+export interface Upload {
+  readonly id: string;
+  readonly repository: string;
+  readonly path: string;
+  sizeBytes: number;
+  touchedAtMs: number;
+  /** Of the first `sizeBytes`; undefined after a restart or a failed write: then the file is read once more at the end. */
+  hash: Hash | undefined;
+  /** Ends the request that writes now. */
+  writer: AbortController | undefined;
+}
+
+export interface ChunkRange {
+  /** Where the client says that the chunk begins, or undefined: at the end of what is there. */
+  readonly start?: number;
+  /** How long it says that the chunk is. */
+  readonly lengthBytes?: number;
+}
+
+export interface FinishedUpload {
+  readonly content: Digest;
+  readonly sizeBytes: number;
+  readonly path: string;
+  /** Goes with the blob's row. */
+  readonly also: readonly Statement[];
+}
+
+/**
+ * Blobs on their way, a file each. A session's row says which repository it belongs to, its file's length how much is
+ * there: nothing else is needed to go on after a restart. One request writes at a time; a new one takes over from one
+ * that is stuck, because its client has evidently given that one up.
+ */
+export class Uploads {
+  readonly #root: string;
+  readonly #database: Database;
+  readonly #sessions: Map<string, Upload>;
+  readonly #locks = new KeyedLock();
+  readonly #closing = new AbortController();
+
+  /** Opens the folder; files that no row names are of uploads in one request, which cannot be resumed. */
+  static async open(root: string, database: Database): Promise<Uploads> {
+    mkdirSync(root, { recursive: true, mode: 0o700 });
+    const sessions = new Map<string, Upload>();
+    const rows = await database.all<{ id: string; repository: string; begun_at_ms: number }>(
+      "SELECT * FROM upload",
+    );
+    for (const { id, repository, begun_at_ms } of rows) {
+      const path = join(root, id);
+      const file = statSync(path, { throwIfNoEntry: false });
+      sessions.set(id, {
+        id,
+        repository,
+        path,
+        sizeBytes: file?.size ?? 0,
+        touchedAtMs: file?.mtimeMs ?? begun_at_ms,
+        hash: file === undefined || file.size === 0 ? createHash("sha256") : undefined,
+        writer: undefined,
+      });
+    }
+    for (const name of readdirSync(root)) if (!sessions.has(name)) unlinkSync(join(root, name));
+    return new Uploads(root, database, sessions);
+  }
+
+  private constructor(root: string, database: Database, sessions: Map<string, Upload>) {
+    this.#root = root;
+    this.#database = database;
+    this.#sessions = sessions;
+  }
+
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  #fresh(repository: string): Upload {
+    const id = randomUUID();
+    return {
+      id,
+      repository,
+      path: join(this.#root, id),
+      sizeBytes: 0,
+      touchedAtMs: Date.now(),
+      hash: createHash("sha256"),
+      writer: undefined,
+    };
+  }
+
+  /** Begins a session that survives a restart. */
+  async begin(repository: string): Promise<Upload> {
+    if (this.#sessions.size >= uploadsMax) {
+      throw new RegistryFault(429, "TOOMANYREQUESTS", { message: "too many unfinished uploads" });
+    }
+    const upload = this.#fresh(repository);
+    this.#sessions.set(upload.id, upload);
+    try {
+      const sql = "INSERT INTO upload (id, repository, begun_at_ms) VALUES (?, ?, ?)";
+      const params = [upload.id, repository, upload.touchedAtMs];
+      await this.#database.commit([{ sql, params }], { durable: false });
+    } catch (error) {
+      this.#sessions.delete(upload.id);
+      throw error;
+    }
+    return upload;
+  }
+
+  /** A session of a repository. Throws `BLOB_UPLOAD_UNKNOWN`. */
+  find(repository: string, id: string): Upload {
+    const upload = this.#sessions.get(id);
+    if (upload === undefined || upload.repository !== repository) throw unknownUpload();
+    upload.touchedAtMs = Date.now();
+    return upload;
+  }
+
+  /** Runs with the session to itself, after ending a request that still writes to it. */
+  async #exclusive<T>(upload: Upload, work: () => Promise<T>): Promise<T> {
+    upload.writer?.abort();
+    using _ = await this.#locks.acquire(upload.id);
+    if (this.#sessions.get(upload.id) !== upload) throw unknownUpload();
+    return await work();
+  }
+
+  /** Appends a request's body. Throws `OutOfOrder` before anything is read, `SIZE_INVALID` for another length than said. */
+  async append(
+    upload: Upload,
+    request: IncomingMessage,
+    range: ChunkRange,
+    onBytes: (bytes: number) => void,
+  ): Promise<void> {
+    await this.#exclusive(upload, () => this.#append(upload, request, range, onBytes, false));
+  }
+
+  /**
+   * Appends what the last request brings, verifies the whole and hands it to `take`; the session is over, whether that
+   * succeeds or not. A body that breaks off leaves the session for a resume.
+   */
+  async finish<T>(
+    upload: Upload,
+    request: IncomingMessage,
+    range: ChunkRange,
+    digest: RegistryDigest,
+    onBytes: (bytes: number) => void,
+    take: (finished: FinishedUpload) => Promise<T>,
+  ): Promise<T> {
+    return await this.#exclusive(upload, async () => {
+      await this.#append(upload, request, range, onBytes, true);
+      try {
+        const also = [deleteRow(upload.id)];
+        return await take({ ...(await this.#verified(upload, digest)), also });
+      } catch (error) {
+        await this.#database.commit([deleteRow(upload.id)], { durable: false });
+        throw error;
+      } finally {
+        this.#sessions.delete(upload.id);
+        await removeFile(upload.path);
+      }
+    });
+  }
+
+  /** A whole blob in one request, without a session: one that breaks off leaves nothing. */
+  async whole<T>(
+    repository: string,
+    request: IncomingMessage,
+    digest: RegistryDigest,
+    onBytes: (bytes: number) => void,
+    take: (finished: FinishedUpload) => Promise<T>,
+  ): Promise<T> {
+    const upload = this.#fresh(repository);
+    try {
+      await this.#append(upload, request, {}, onBytes, true);
+      return await take({ ...(await this.#verified(upload, digest)), also: [] });
+    } finally {
+      await removeFile(upload.path);
+    }
+  }
+
+  async #verified(upload: Upload, digest: RegistryDigest): Promise<Omit<FinishedUpload, "also">> {
+    const { path, sizeBytes, hash } = upload;
+    const algorithm = algorithmOf(digest);
+    const read = await hashFile(path, [
+      ...(hash === undefined ? (["sha256"] as const) : []),
+      ...(algorithm === "sha256" ? [] : [algorithm]),
+    ]);
+    const sha256 = read.get("sha256") ?? digestFrom("sha256", hash!);
+    const found = algorithm === "sha256" ? sha256 : read.get(algorithm);
+    if (found !== digest) {
+      throw new RegistryFault(400, "DIGEST_INVALID", { detail: { digest, found } });
+    }
+    return { content: asContent(sha256), sizeBytes, path };
+  }
+
+  async #append(
+    upload: Upload,
+    request: IncomingMessage,
+    range: ChunkRange,
+    onBytes: (bytes: number) => void,
+    isLast: boolean,
+  ): Promise<void> {
+    if (range.start !== undefined && range.start !== upload.sizeBytes) throw new OutOfOrder(upload);
+    const writer = new AbortController();
+    upload.writer = writer;
+    const before = upload.sizeBytes;
+    // Made if it is missing, never cut: what is behind the known size is overwritten.
+    const file = await open(upload.path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    try {
+      const received = await receiveBody(request, {
+        write: (chunks, bytes) => write(file, upload, chunks, bytes),
+        idleMs: bodyIdleMs,
+        signal: AbortSignal.any([writer.signal, this.#closing.signal]),
+        onBytes,
+      });
+      if (range.lengthBytes !== undefined && received !== range.lengthBytes) {
+        await undo(file, upload, before);
+        throw new RegistryFault(400, "SIZE_INVALID");
+      }
+      if (isLast) await file.datasync();
+    } catch (error) {
+      // What came is kept: the client asks how much and goes on from there.
+      if (error instanceof BodyBroken) await file.truncate(upload.sizeBytes);
+      throw error;
+    } finally {
+      upload.writer = undefined;
+      upload.touchedAtMs = Date.now();
+      await file.close();
+    }
+  }
+
+  /** Forgets a session and what it brought. */
+  async cancel(upload: Upload): Promise<void> {
+    await this.#exclusive(upload, async () => {
+      this.#sessions.delete(upload.id);
+      await removeFile(upload.path);
+      await this.#database.commit([deleteRow(upload.id)], { durable: false });
+    });
+  }
+
+  async expire(idleSinceMs: number): Promise<number> {
+    const old = [...this.#sessions.values()].filter(
+      ({ touchedAtMs, writer }) => writer === undefined && touchedAtMs < idleSinceMs,
+    );
+    let expired = 0;
+    for (const upload of old) {
+      try {
+        await this.cancel(upload);
+        expired += 1;
+      } catch (error) {
+        if (!(error instanceof RegistryFault)) throw error;
+      }
+    }
+    return expired;
+  }
+
+  /** Breaks off every body that is being received; sessions stay for the next start. */
+  stop(): void {
+    this.#closing.abort();
+  }
+}
+
+/** A chunk that does not begin where the last one ended (OCI distribution spec, "Pushing a blob in chunks"). */
+export class OutOfOrder extends EngineError {
+  readonly upload: Upload;
+
+  constructor(upload: Upload) {
+    super("invalid", "the chunk does not begin where the last one ended", { code: "out-of-order" });
+    this.upload = upload;
+  }
+}
+
+function unknownUpload(): RegistryFault {
+  return new RegistryFault(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+function deleteRow(id: string): Statement {
+  return { sql: "DELETE FROM upload WHERE id = ?", params: [id] };
+}
+
+async function removeFile(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (error) {
+    if (errnoOf(error) !== "ENOENT") throw error;
+  }
+}
+
+/** Writes and hashes at the same time: the one in a thread of the pool, the other here. */
+async function write(
+  file: FileHandle,
+  upload: Upload,
+  chunks: readonly Buffer[],
+  bytes: number,
+): Promise<void> {
+  if (upload.sizeBytes + bytes > limits.layerBytesMax) {
+    throw new RegistryFault(413, "SIZE_INVALID", { message: "the blob is too large" });
+  }
+  try {
+    const written = file.writev(chunks, upload.sizeBytes);
+    for (const chunk of chunks) upload.hash?.update(chunk);
+    const { bytesWritten } = await written;
+    if (bytesWritten !== bytes)
+      throw new EngineError("unavailable", "no space left on device", { code: "ENOSPC" });
+    upload.sizeBytes += bytes;
+  } catch (error) {
+    upload.hash = undefined;
+    await file.truncate(upload.sizeBytes);
+    throw error;
+  }
+}
+
+async function undo(file: FileHandle, upload: Upload, sizeBytes: number): Promise<void> {
+  upload.hash = sizeBytes === 0 ? createHash("sha256") : undefined;
+  upload.sizeBytes = sizeBytes;
+  await file.truncate(sizeBytes);
+}
