@@ -4,6 +4,7 @@ import type { Digest } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import type { BlobWriter, GrowingFile } from "./content-store.ts";
 import { digestOfFile } from "./file-digest.ts";
+import { GatheredWriter } from "./gathered-writer.ts";
 import { GrowingCells } from "./growing-cells.ts";
 
 export interface WriterOptions {
@@ -15,9 +16,6 @@ export interface WriterOptions {
   readonly publish: (path: string, file: FileHandle, durable: boolean) => Promise<void>;
 }
 
-/** Bytes accepted and not yet written, beyond which `write` waits. */
-const queuedBytesMax = 4 * 1024 * 1024;
-
 /** An ingest into a partial file that stays for a resume until it is committed or aborted. */
 export class DiskBlobWriter implements BlobWriter {
   readonly #path: string;
@@ -26,10 +24,7 @@ export class DiskBlobWriter implements BlobWriter {
   #offset: number;
   #cells: GrowingCells;
   #position: number;
-  #queue: Uint8Array[] = [];
-  #queuedBytes = 0;
-  #flushing: Promise<void> | undefined;
-  #failure: unknown;
+  readonly #writer: GatheredWriter;
   #open = true;
 
   static async open(path: string, options: WriterOptions): Promise<DiskBlobWriter> {
@@ -54,6 +49,7 @@ export class DiskBlobWriter implements BlobWriter {
     this.#offset = kept;
     this.#position = kept;
     this.#cells = new GrowingCells(kept);
+    this.#writer = new GatheredWriter(handle, (bytes) => this.#grow(bytes));
     if (kept === options.sizeBytes) this.#cells.settle("complete");
   }
 
@@ -67,52 +63,36 @@ export class DiskBlobWriter implements BlobWriter {
 
   async write(chunk: Uint8Array): Promise<void> {
     assert(this.#open, "blob written after its end");
-    if (this.#failure !== undefined) throw this.#failure;
     const { sizeBytes, digest } = this.#options;
-    if (sizeBytes !== undefined && this.#position + this.#queuedBytes + chunk.length > sizeBytes) {
+    const end = this.#position + this.#writer.queuedBytes + chunk.length;
+    if (sizeBytes !== undefined && end > sizeBytes) {
       throw new EngineError(
         "invalid",
         `blob ${digest} is longer than the ${sizeBytes} bytes it should have`,
-        {
-          code: "long-blob",
-        },
+        { code: "long-blob" },
       );
     }
-    if (chunk.length === 0) return;
-    this.#queue.push(chunk);
-    this.#queuedBytes += chunk.length;
-    this.#flushing ??= this.#flush();
-    if (this.#queuedBytes > queuedBytesMax) await this.#drain();
+    try {
+      await this.#writer.write(chunk);
+    } catch (error) {
+      this.#cells.settle("failed");
+      throw error;
+    }
   }
 
-  /** Writes what has gathered, in one call each round: small network chunks cost no round trip of their own. */
-  async #flush(): Promise<void> {
-    try {
-      while (this.#queue.length > 0 && this.#failure === undefined) {
-        const chunks = this.#queue;
-        const bytes = this.#queuedBytes;
-        this.#queue = [];
-        const { bytesWritten } = await this.#handle.writev(chunks);
-        if (bytesWritten !== chunks.reduce((sum, chunk) => sum + chunk.length, 0)) {
-          throw new EngineError("unavailable", "no space left on device", { code: "ENOSPC" });
-        }
-        this.#queuedBytes -= bytesWritten;
-        assert(this.#queuedBytes >= 0 && bytes >= bytesWritten, "blob queue out of step");
-        this.#position += bytesWritten;
-        this.#cells.grow(bytesWritten);
-      }
-      if (this.#position === this.#options.sizeBytes) this.#cells.settle("complete");
-    } catch (error) {
-      this.#failure = error;
-      this.#cells.settle("failed");
-    } finally {
-      this.#flushing = undefined;
-    }
+  #grow(bytes: number): void {
+    this.#position += bytes;
+    this.#cells.grow(bytes);
+    if (this.#position === this.#options.sizeBytes) this.#cells.settle("complete");
   }
 
   async #drain(): Promise<void> {
-    while (this.#flushing !== undefined) await this.#flushing;
-    if (this.#failure !== undefined) throw this.#failure;
+    try {
+      await this.#writer.drain();
+    } catch (error) {
+      this.#cells.settle("failed");
+      throw error;
+    }
   }
 
   async restart(): Promise<void> {
@@ -165,8 +145,7 @@ export class DiskBlobWriter implements BlobWriter {
   async #close(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
-    this.#queue = [];
-    await this.#flushing;
+    await this.#writer.stop();
     await this.#handle.close();
     this.#options.lock[Symbol.dispose]();
   }

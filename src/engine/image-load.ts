@@ -4,9 +4,8 @@ import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { detectBytes, detectCompression } from "#archive/compression.ts";
 import { chainIds, type DiffId, type Digest, type ImageId } from "#base/digest.ts";
-import { EngineError, errnoOf, messageOf, SyscallError } from "#base/errors.ts";
+import { EngineError, messageOf } from "#base/errors.ts";
 import { shortId } from "#base/ids.ts";
-import { limits } from "#base/limits.ts";
 import { GrowingCells } from "#content/growing-cells.ts";
 import type { Hold } from "#image/byte-keeper.ts";
 import type { Image, ImageLayer } from "#image/image.ts";
@@ -18,7 +17,7 @@ import { type Descriptor, mediaTypes, type Platform } from "#wire/oci-image.ts";
 import { familiarString } from "#wire/reference.ts";
 import { type ImageContext, imageEvent, type Report } from "./image-context.ts";
 import { holdImage } from "./image-make.ts";
-import { layerMediaTypes } from "./layer-import.ts";
+import { layerMediaTypes, spool } from "./layer-import.ts";
 
 export interface LoadRequest {
   readonly body: AsyncIterable<Uint8Array>;
@@ -68,17 +67,7 @@ async function takeApart(
     // An archive that cannot be read ends the reading; a body that breaks off ends the taking apart.
     opening.catch((error: unknown) => stop.abort(error));
     try {
-      let length = 0;
-      for await (const chunk of body) {
-        both.throwIfAborted();
-        length += chunk.length;
-        if (length > limits.layerBytesMax) throw new EngineError("invalid", "archive is too large");
-        await file.writeFile(chunk).catch((error: unknown) => {
-          throw new SyscallError("write", errnoOf(error) ?? "EIO");
-        });
-        cells.grow(chunk.length);
-      }
-      cells.settle("complete");
+      await spool(body, file, cells, both);
     } catch (error) {
       // Judged before the worker is told to give up, which it reports as a failure of its own.
       const failure = stop.signal.aborted ? unreadable(stop.signal.reason) : error;

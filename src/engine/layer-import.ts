@@ -4,8 +4,9 @@ import { type FileHandle, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Compression, detectBytes, detectCompression } from "#archive/compression.ts";
 import type { Digest } from "#base/digest.ts";
-import { EngineError, errnoOf, SyscallError } from "#base/errors.ts";
+import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
+import { GatheredWriter } from "#content/gathered-writer.ts";
 import { GrowingCells } from "#content/growing-cells.ts";
 import type { Hold } from "#image/byte-keeper.ts";
 import { registerError } from "#image/unpack.ts";
@@ -130,17 +131,18 @@ export async function spool(
   what = "archive",
 ): Promise<void> {
   let length = 0;
-  for await (const chunk of source) {
-    signal.throwIfAborted();
-    length += chunk.length;
-    if (length > limits.layerBytesMax) throw new EngineError("invalid", `${what} is too large`);
-    try {
-      // FileHandle.writeFile goes on until all is written; write may stop short on a full disk.
-      await file.writeFile(chunk);
-    } catch (error) {
-      throw new SyscallError("write", errnoOf(error) ?? "EIO");
+  const writer = new GatheredWriter(file, (bytes) => cells.grow(bytes));
+  try {
+    for await (const chunk of source) {
+      signal.throwIfAborted();
+      length += chunk.length;
+      if (length > limits.layerBytesMax) throw new EngineError("invalid", `${what} is too large`);
+      const full = writer.write(chunk);
+      if (full !== undefined) await full;
     }
-    cells.grow(chunk.length);
+    await writer.drain();
+  } finally {
+    await writer.stop();
   }
   cells.settle("complete");
 }

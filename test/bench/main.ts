@@ -10,12 +10,13 @@ import { rows } from "./rows.ts";
 import { type BenchSide, dockerdSide, podmanSide, skiffSide } from "./sides.ts";
 
 /**
- * `npm run bench -- [rows…] [--rounds N] [--no-podman]`: Skiff against Debian's dockerd and podman, each in a network
+ * `npm run bench -- [rows…] [--rounds N] [--no-podman] [--full]`: Skiff against Debian's dockerd and podman, each in a network
  * namespace of its own, interleaved in one run, the same verified work on every side.
  */
 const options = process.argv.slice(2);
 const roundsAt = options.indexOf("--rounds");
 const rounds = roundsAt < 0 ? undefined : Number(options[roundsAt + 1]);
+const full = options.includes("--full");
 const names = options.filter(
   (option, index) => !option.startsWith("--") && (roundsAt < 0 || index !== roundsAt + 1),
 );
@@ -77,12 +78,14 @@ async function main(): Promise<void> {
   const bundle = installBundle();
   stack.defer(() => bundle.remove());
   const skiff = stack.use(await onOwnDisk(() => skiffSide(port, "skiff", [], bundle.skiffd)));
-  const coldPool = ["--network-pool-size", "0"];
-  const cold = stack.use(await onOwnDisk(() => skiffSide(port, "skiff cold pool", coldPool, bundle.skiffd)));
   const dockerd = stack.use(await onOwnDisk(() => dockerdSide(port)));
   const sides: BenchSide[] = [skiff, dockerd];
   if (!options.includes("--no-podman")) sides.push(stack.use(await onOwnDisk(() => podmanSide(port))));
-  sides.push(cold);
+  const coldName = "skiff cold pool";
+  if (chosen.some((row) => row.sides?.(coldName) ?? true)) {
+    const coldPool = ["--network-pool-size", "0"];
+    sides.push(stack.use(await onOwnDisk(() => skiffSide(port, coldName, coldPool, bundle.skiffd))));
+  }
   if (chosen.some((row) => row.name.startsWith("start-"))) {
     await using victim = await onOwnDisk(() => skiffSide(port, "skiff", [], bundle.skiffd));
     for (const side of [victim, dockerd]) await verifyDurable(side);
@@ -90,7 +93,7 @@ async function main(): Promise<void> {
   const started = performance.now();
   for (const row of chosen) {
     const use = sides.filter((side) => row.sides?.(side.name) ?? true);
-    for (const [label, figures] of await row.run(use, rounds)) print(label, figures, row.unit);
+    for (const [label, figures] of await row.run(use, rounds, full)) print(label, figures, row.unit);
   }
   console.log(
     `goals: ${judged.met} met, ${judged.missed.length} missed${judged.missed.map((row) => ` [${row}]`).join("")}`,

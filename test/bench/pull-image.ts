@@ -1,19 +1,20 @@
 import { execFileSync } from "node:child_process";
 import { createCipheriv } from "node:crypto";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { debianLayout, tarOf, writeLayout } from "../peers/images.ts";
+
+/** An OCI layout and the id of its image. */
+export interface Layout {
+  readonly path: string;
+  readonly id: string;
+}
+
+/** Where layouts stay between runs. */
+export function layoutCache(): string {
+  return join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "skiff", "images");
+}
 
 /** Files and bytes of the four upper layers, such that the whole has 27,000 files and 423 MB, 190 MB compressed. */
 const upperLayers = 4;
@@ -27,9 +28,8 @@ const randomEach = 4;
  * The image of row pull-5: five layers, a Debian base and four made from it, the same on every machine but for what
  * Debian's packages are by then.
  */
-export function fiveLayerLayout(): { path: string; id: string } {
-  const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "skiff", "images");
-  const path = join(cache, "five-layers-2");
+export function fiveLayerLayout(): Layout {
+  const path = join(layoutCache(), "five-layers-2");
   if (!existsSync(path)) {
     const base = firstLayer(debianLayout());
     const layers = [base];
@@ -39,23 +39,29 @@ export function fiveLayerLayout(): { path: string; id: string } {
     writeLayout(temporary, layers, { Cmd: ["true"] });
     renameSync(temporary, path);
   }
-  const manifestDigest = (
-    JSON.parse(readFileSync(join(path, "index.json"), "utf8")) as { manifests: { digest: string }[] }
-  ).manifests[0]!.digest;
-  const manifest = JSON.parse(readFileSync(join(path, "blobs/sha256", manifestDigest.slice(7)), "utf8")) as {
-    config: { digest: string };
+  return { path, id: imageIdOf(path) };
+}
+
+interface LayoutManifest {
+  readonly config: { readonly digest: string };
+  readonly layers: readonly { readonly digest: string; readonly size: number }[];
+}
+
+/** The only manifest of an OCI layout. */
+export function manifestOf(path: string): LayoutManifest {
+  const index = JSON.parse(readFileSync(join(path, "index.json"), "utf8")) as {
+    manifests: { digest: string }[];
   };
-  return { path, id: manifest.config.digest };
+  const digest = index.manifests[0]!.digest;
+  return JSON.parse(readFileSync(join(path, "blobs/sha256", digest.slice(7)), "utf8")) as LayoutManifest;
+}
+
+export function imageIdOf(path: string): string {
+  return manifestOf(path).config.digest;
 }
 
 function firstLayer(layout: string): Buffer {
-  const index = JSON.parse(readFileSync(join(layout, "index.json"), "utf8")) as {
-    manifests: { digest: string }[];
-  };
-  const manifest = JSON.parse(
-    readFileSync(join(layout, "blobs/sha256", index.manifests[0]!.digest.slice(7)), "utf8"),
-  ) as { layers: { digest: string }[] };
-  const blob = join(layout, "blobs/sha256", manifest.layers[0]!.digest.slice(7));
+  const blob = join(layout, "blobs/sha256", manifestOf(layout).layers[0]!.digest.slice(7));
   return execFileSync("gzip", ["-dc", blob], { maxBuffer: 2 ** 31 });
 }
 
@@ -99,22 +105,18 @@ function upperLayer(layer: number, base: Buffer): Buffer {
 
 /** What the image is, for whoever reads the figures. */
 export function describeLayout(path: string): string {
-  let compressed = 0;
+  const { layers } = manifestOf(path);
   let bytes = 0;
   let entries = 0;
-  const blobs = join(path, "blobs/sha256");
-  for (const name of readdirSync(blobs)) {
-    const { size } = statSync(join(blobs, name));
-    // Manifest and configuration.
-    if (size < 64 * 1024) continue;
-    const tar = execFileSync("gzip", ["-dc", join(blobs, name)], { maxBuffer: 2 ** 31 });
-    compressed += size;
-    bytes += tar.length;
-    entries +=
-      execFileSync("tar", ["-tf", "-"], { input: tar, maxBuffer: 2 ** 31 })
-        .toString()
-        .split("\n").length - 1;
+  for (const { digest } of layers) {
+    const packed = join(path, "blobs/sha256", digest.slice(7));
+    const listed = execFileSync("sh", ["-c", 'gzip -dc "$1" | wc -c', "sh", packed]);
+    bytes += Number(listed.toString());
+    entries += Number(
+      execFileSync("sh", ["-c", 'gzip -dc "$1" | tar -tf - | wc -l', "sh", packed]).toString(),
+    );
   }
+  const compressed = layers.reduce((sum, { size }) => sum + size, 0);
   const mb = (count: number): string => (count / 1e6).toFixed(0);
-  return `5 layers, ${mb(compressed)} MB compressed, ${mb(bytes)} MB as tar, ${entries} entries`;
+  return `${layers.length} layers, ${mb(compressed)} MB compressed, ${mb(bytes)} MB as tar, ${entries} entries`;
 }

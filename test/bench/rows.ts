@@ -4,10 +4,13 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { commitRow, exportRow, saveLoadRow } from "./archive-rows.ts";
+import { buildCopy, buildNoop, buildSteps } from "./build-rows.ts";
 import { Client, image, prepare } from "./client.ts";
 import { type Figures, interleave } from "./measure.ts";
 import { memoryRow } from "./memory-row.ts";
-import { pullRow } from "./pull-row.ts";
+import { pullBig, pullFive, pullMany } from "./pull-row.ts";
+import { pushRow } from "./push-row.ts";
 import type { BenchSide } from "./sides.ts";
 
 export interface Row {
@@ -18,6 +21,8 @@ export interface Row {
   run(
     sides: readonly BenchSide[],
     rounds: number | undefined,
+    /** Sizes of SPEED.md, where the quick form has smaller ones. */
+    full: boolean,
   ): Promise<Map<string, ReadonlyMap<string, Figures>>>;
 }
 
@@ -180,6 +185,26 @@ function timed(action: () => void): number {
   return performance.now() - from;
 }
 
+/** Images in and out, and builds: seconds each, side by side. */
+const imageRows: readonly Row[] = (
+  [
+    ["pull-big", pullBig],
+    ["pull-many", pullMany],
+    ["push", pushRow],
+    ["build-noop", buildNoop],
+    ["build-steps", buildSteps],
+    ["build-copy", buildCopy],
+    ["save-load", saveLoadRow],
+    ["commit", commitRow],
+    ["export", exportRow],
+  ] as const
+).map(([name, run]) => ({
+  name,
+  unit: "s",
+  sides: withoutCold,
+  run: (sides, rounds = 3, full) => run(sides, rounds, full),
+}));
+
 export const rows: readonly Row[] = [
   {
     name: "run-cli",
@@ -237,8 +262,9 @@ export const rows: readonly Row[] = [
     name: "pull-5",
     unit: "s",
     sides: withoutCold,
-    run: (sides, rounds = 3) => pullRow(sides, rounds),
+    run: (sides, rounds = 3) => pullFive(sides, rounds),
   },
+  ...imageRows,
   {
     name: "stop-rm",
     unit: "ms",
