@@ -59,11 +59,11 @@ export class ImageKillLab implements AsyncDisposable {
   }
 
   /** With the image `busybox`. */
-  static async open(): Promise<ImageKillLab> {
+  static async open(options: { dataRoot?: string } = {}): Promise<ImageKillLab> {
     const resources = new AsyncDisposableStack();
     const registry = resources.use(await startRegistry());
     const proxy = resources.use(await PushProxy.start(registry.port));
-    const daemon = resources.use(await startSkiffd());
+    const daemon = resources.use(await startSkiffd(options));
     const lab = new ImageKillLab(daemon, registry, proxy, resources);
     const folder = mkdtempSync(join(tmpdir(), "skiff-kill-base-"));
     try {

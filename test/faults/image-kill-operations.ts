@@ -133,6 +133,8 @@ export const prepareCommit: Prepare = async (lab, round) => {
     remove: async () => {
       await local.remove();
       await lab.must(204, "DELETE", `/containers/${name}?force=1`);
+      // Committed twice, the first image has lost its name.
+      await lab.must(200, "POST", "/images/prune");
     },
   };
 };
