@@ -22,14 +22,17 @@ const workerUrl: Plugin = {
   },
 };
 
-/** Writes `skiff.mjs`, `skiffd.mjs` and one file per worker into `outdir`. */
+/** Writes `skiff.mjs`, `skiffd.mjs`, `skiff-registry.mjs` and one file per worker into `outdir`. */
 export async function bundle(root: string, outdir: string): Promise<void> {
   const entries: Record<string, string> = { skiff: join(root, "src/cli/main.ts") };
   for (const worker of globSync("src/**/*-worker.ts", { cwd: root }))
     entries[basename(worker, ".ts")] = join(root, worker);
   await build({ ...options(outdir), entryPoints: entries });
   // What the daemon imports when first needed is a file of its own, so that its text costs no memory before.
-  const daemon = { skiffd: join(root, "src/daemon/main.ts") };
+  const daemon = {
+    skiffd: join(root, "src/daemon/main.ts"),
+    "skiff-registry": join(root, "src/daemon/registry-main.ts"),
+  };
   await build({ ...options(outdir), entryPoints: daemon, splitting: true, chunkNames: "skiffd-[name]" });
 }
 

@@ -390,6 +390,28 @@ export const groups: readonly CommandGroup[] = [
     ],
   },
   {
+    name: "registry",
+    summary: "Serve a registry",
+    commands: [
+      entry(
+        "gc",
+        "Remove what no image needs any more",
+        async () => (await import("./commands-registry.ts")).collectRegistry,
+      ),
+      entry(
+        "passwd",
+        "Set a user's password in an htpasswd file",
+        async () => (await import("./commands-registry.ts")).setRegistryPassword,
+      ),
+      entry("serve", "Serve a registry", async () => (await import("./commands-registry.ts")).serveRegistry),
+      entry(
+        "status",
+        "Show how a registry that is served is",
+        async () => (await import("./commands-registry.ts")).registryStatus,
+      ),
+    ],
+  },
+  {
     name: "context",
     summary: "Manage contexts",
     commands: [
