@@ -1,5 +1,6 @@
 import { EngineError, messageOf } from "#base/errors.ts";
 import { type BuildEngine, type BuildParameters, exitCodeOf } from "#engine/build.ts";
+import { buildSessionHeader } from "#wire/build-session.ts";
 import { hostConfigSchema } from "#wire/container-schema.ts";
 import { OutputQueue } from "./output-queue.ts";
 import { answerWithProgress } from "./progress-answer.ts";
@@ -9,6 +10,11 @@ import type { Exchange, Query, Route } from "./route.ts";
 export function buildRoutes(builds: BuildEngine): Route[] {
   return [
     { method: "POST", pattern: "/build", handler: (exchange) => build(builds, exchange) },
+    {
+      method: "POST",
+      pattern: "/build/session",
+      handler: async (exchange) => await builds.session(await exchange.hijack({ multiplexed: false })),
+    },
     {
       method: "POST",
       pattern: "/build/prune",
@@ -55,6 +61,24 @@ function stringMap(value: unknown, name: string): Map<string, string | undefined
   return found;
 }
 
+const listMax = 1000;
+
+function stringList(value: unknown, name: string): string[] {
+  if (value === undefined || value === null) return [];
+  if (!Array.isArray(value) || value.length > listMax || !value.every((entry) => typeof entry === "string"))
+    throw badQuery(`error reading ${name}: not a list of strings`);
+  return value as string[];
+}
+
+/** What a Dockerfile may ask for beyond its containers. */
+const entitlementNames: readonly string[] = ["network.host", "security.insecure"];
+
+function entitlementsOf(names: readonly string[]): ReadonlySet<string> {
+  const unknown = names.find((name) => !entitlementNames.includes(name));
+  if (unknown !== undefined) throw badQuery(`unknown entitlement ${JSON.stringify(unknown)}`);
+  return new Set(names);
+}
+
 function parametersOf(exchange: Exchange, room: () => Promise<void>): BuildParameters {
   const { query } = exchange;
   const text = (name: string): string => query.get(name) ?? "";
@@ -65,7 +89,6 @@ function parametersOf(exchange: Exchange, room: () => Promise<void>): BuildParam
       { code: "buildkit" },
     );
   }
-  if (query.bool("squash")) throw badQuery("squash is not supported");
   if (text("outputs") !== "" && text("outputs") !== "null" && text("outputs") !== "[]") {
     throw badQuery("custom outputs need the BuildKit API");
   }
@@ -91,6 +114,10 @@ function parametersOf(exchange: Exchange, room: () => Promise<void>): BuildParam
     hostConfig: hostConfigOf(query),
     authFor: registryConfig(exchange.headers["x-registry-config"]),
     room,
+    entitlements: entitlementsOf(query.all("allow")),
+    cacheFrom: stringList(jsonParameter(query, "cachefrom"), "cachefrom"),
+    squash: query.bool("squash"),
+    session: exchange.headers[buildSessionHeader],
   };
 }
 

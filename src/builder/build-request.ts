@@ -32,8 +32,14 @@ export interface BuildRequest {
   readonly remove: boolean;
   /** Those of a failed step too. */
   readonly forceRemove: boolean;
-  /** Files of secrets by id. */
-  readonly secrets: ReadonlyMap<string, string>;
+  /** What the caller lets a Dockerfile ask for. */
+  readonly entitlements: ReadonlySet<string>;
+  /** Steps that name no network have the host's already. */
+  readonly hostNetwork: boolean;
+  /** References of images whose layers and history count as cached steps; those that are not here are passed over. */
+  readonly cacheFrom: readonly string[];
+  /** One layer of all that were built. */
+  readonly squash: boolean;
   /** An empty directory for what the build needs on the disk meanwhile; the caller removes it. */
   readonly temporaryDir: string;
 }

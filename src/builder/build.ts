@@ -8,8 +8,10 @@ import { expandWord } from "#wire/word-expand.ts";
 import { BuildArgs } from "./build-args.ts";
 import { type BuildReport, OrderedOutput } from "./build-output.ts";
 import type { BuildDeps, BuildRequest } from "./build-request.ts";
+import { CacheImages } from "./cache-images.ts";
 import { DockerfileError } from "./dockerfile-error.ts";
 import type { Dockerfile, Instruction, Stage } from "./instructions.ts";
+import { squashed } from "./squash.ts";
 import { StageBuild } from "./stage-build.ts";
 import { stateOf } from "./stage-state.ts";
 
@@ -85,6 +87,9 @@ class StagesWork {
   readonly #aborts: AbortController[] = [];
   readonly #bases = new Map<string, Promise<Image>>();
   readonly #args: BuildArgs;
+  readonly #cacheImages: CacheImages;
+  /** What the last stage began with; undefined for scratch. */
+  #lastBase: Image | undefined;
   #total = 0;
 
   constructor(deps: BuildDeps, request: BuildRequest, hold: Hold, report: BuildReport, signal: AbortSignal) {
@@ -93,6 +98,7 @@ class StagesWork {
     this.#hold = hold;
     this.#report = report;
     this.#signal = signal;
+    this.#cacheImages = new CacheImages(deps, request.cacheFrom);
     const { stages } = request.dockerfile;
     const build = hostPlatform();
     this.#args = new BuildArgs(request.args, {
@@ -149,7 +155,13 @@ class StagesWork {
         code: "empty",
       });
     }
-    return last;
+    if (!this.#request.squash) return last;
+    return await squashed(
+      this.#deps,
+      this.#request,
+      { image: last, base: this.#lastBase, hold: this.#hold },
+      this.#signal,
+    );
   }
 
   #globalArgs(): void {
@@ -179,6 +191,7 @@ class StagesWork {
     report({ kind: "stdout", text: "\n" });
     const platform = this.#platformOf(stage);
     const base = await this.#baseOf(index, stage, platform);
+    if (index === this.#request.dockerfile.stages.length - 1) this.#lastBase = base;
     const build = new StageBuild(
       {
         deps: this.#deps,
@@ -186,6 +199,7 @@ class StagesWork {
         hold: this.#hold,
         report,
         signal,
+        cacheImages: this.#cacheImages,
         fromStage: (name) => this.#from(index, name),
         lockKey: (key) => this.#locks.acquire(key),
       },

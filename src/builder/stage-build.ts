@@ -10,6 +10,7 @@ import type { BuildArgs } from "./build-args.ts";
 import { type CacheRecord, cacheKey } from "./build-cache.ts";
 import type { BuildReport } from "./build-output.ts";
 import { type BuildDeps, type BuildRequest, sourceDateNs } from "./build-request.ts";
+import type { CacheImages, ImageStep } from "./cache-images.ts";
 import { DockerfileError } from "./dockerfile-error.ts";
 import type { ArgInstruction, Instruction, Stage } from "./instructions.ts";
 import { parseTrigger } from "./parse.ts";
@@ -28,7 +29,7 @@ import type { StepContainer } from "./step-executor.ts";
 import { runStep } from "./step-run.ts";
 
 /** What changes when keys or results of steps do: records of an older builder are misses. */
-const cacheVersion = 1;
+const cacheVersion = 2;
 
 /** How the step numbers go on, over all stages. */
 export interface StepCounter {
@@ -44,6 +45,7 @@ export interface StageContext {
   readonly signal: AbortSignal;
   /** The finished stage of a name or number, or the image of a reference: for `--from`. */
   readonly fromStage: (name: string) => Promise<Image>;
+  readonly cacheImages: CacheImages;
   /** Keeps steps whose data two stages would make at once apart. */
   readonly lockKey: (key: string) => Promise<Disposable>;
 }
@@ -53,6 +55,8 @@ export interface StepResult {
   /** All that the result depends on, besides the state before it. */
   readonly parts: readonly unknown[];
   readonly createdBy: string;
+  /** False where `createdBy` does not tell all of `parts`: an image whose history says the same may hold another result. */
+  readonly isToldByHistory?: boolean;
   readonly config?: RunConfig;
   readonly author?: string;
   /** Makes the files; undefined for a step without any. Not called on a cache hit. */
@@ -217,6 +221,13 @@ export class StageBuild {
       );
       return;
     }
+    const found =
+      request.useCache && step.isToldByHistory !== false ? await this.#fromImages(step) : undefined;
+    if (found !== undefined) {
+      this.say(" ---> Using cache\n");
+      await this.#adopt(next, { ...found, createdBy: step.createdBy }, undefined);
+      return;
+    }
     const applied = step.make === undefined ? await this.#nothing(step) : await step.make();
     this.context.signal.throwIfAborted();
     const dateNs = sourceDateNs(request);
@@ -236,6 +247,10 @@ export class StageBuild {
   #layerOf(applied: AppliedLayer): ImageLayer {
     const { diffId, key, sizeBytes } = applied;
     return layerOnTop(this.state, { diffId, key, sizeBytes });
+  }
+
+  async #fromImages({ createdBy }: StepResult): Promise<ImageStep | undefined> {
+    return await this.context.cacheImages.find(this.state, createdBy, this.context.hold);
   }
 
   /** A record whose layer is there, which is then held. */
@@ -287,7 +302,15 @@ export class StageBuild {
   async idleContainer(note: string): Promise<StepContainer | undefined> {
     const { image } = this.state;
     if (image === undefined) return undefined;
-    const step = { image: image.id, command: [note], env: [], network: "default", mounts: [] } as const;
+    const step = {
+      image: image.id,
+      command: [note],
+      env: [],
+      secretEnv: [],
+      insecure: false,
+      network: "default",
+      mounts: [],
+    } as const;
     const container = await this.context.deps.executor.container(step, false);
     this.say(` ---> Running in ${shortId(container.id)}\n`);
     return container;

@@ -52,7 +52,7 @@ export function identityOf(state: StageState): unknown[] {
 }
 
 /** An object with its keys in one order. */
-function canonical(value: unknown): unknown {
+export function canonical(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(canonical);
   if (typeof value !== "object" || value === null) return value;
   const entries = Object.entries(value).filter(([, entry]) => entry !== undefined);

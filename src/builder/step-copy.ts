@@ -5,6 +5,7 @@ import { EngineError, messageOf } from "#base/errors.ts";
 import type { LooseFile } from "#snapshot/context-tree.ts";
 import type { CopySpec, TreeSource } from "#snapshot/copy-spec.ts";
 import type { LayerKey } from "#snapshot/snapshotter.ts";
+import { isGitReference } from "#wire/git-reference.ts";
 import { expandWord } from "#wire/word-expand.ts";
 import { sourceDateNs } from "./build-request.ts";
 import type { Instruction } from "./instructions.ts";
@@ -45,15 +46,24 @@ async function copy(build: StageBuild, instruction: CopyInstruction, keyword: st
     excludes: instruction.excludes.map((pattern) => build.expand(pattern)),
     parents: instruction.parents,
   };
-  const specs = (await sourcesOf(build, instruction)).map(
-    ({ source, paths, unpack }): CopySpec => ({ ...common, source, paths, unpack }),
+  const parts = await sourcesOf(build, instruction);
+  const specs = parts.map(
+    ({ source, paths, unpack, under }): CopySpec => ({
+      ...common,
+      ...(under === undefined ? {} : { target: posix.join(target, under) }),
+      source,
+      paths,
+      unpack,
+    }),
   );
-  if (specs.length > 1 && !target.endsWith("/")) {
+  if (parts.length > 1 && parts.some(({ under }) => under === undefined) && !target.endsWith("/")) {
     throw plain(
       `When using ${keyword} with more than one source file, the destination must be a directory and end with a /`,
     );
   }
-  const digests = await Promise.all(specs.map((spec) => deps.snapshotter.copyDigest(spec, signal)));
+  const digests = await Promise.all(
+    specs.map((spec, index) => parts[index]?.digest ?? deps.snapshotter.copyDigest(spec, signal)),
+  );
   const digest =
     digests.length === 1 ? digests[0] : createHash("sha256").update(digests.join(" ")).digest("hex");
   const what = specs.length === 1 && specs[0]?.paths.length === 1 ? "file" : "multi";
@@ -71,6 +81,8 @@ async function copy(build: StageBuild, instruction: CopyInstruction, keyword: st
       specs.map(({ unpack }) => unpack),
     ],
     createdBy: `/bin/sh -c #(nop) ${note}`,
+    isToldByHistory:
+      chown === "" && chmod === undefined && excludes.length === 0 && !parents && instruction.kind === "copy",
     make: () => build.derive({ kind: "copy", specs }),
   });
 }
@@ -97,10 +109,13 @@ interface Part {
   readonly source: TreeSource;
   readonly paths: readonly string[];
   readonly unpack: boolean;
+  /** Below the target, where it is not put there itself. */
+  readonly under?: string;
+  /** Known without a look at the files. */
+  readonly digest?: string;
 }
 
 const urlPattern = /^https?:\/\//i;
-const gitPattern = /^(?:git@|git:\/\/|ssh:\/\/)|\.git(?:#.*)?$/i;
 
 /** The trees that the sources come from: the context or an image, heredocs, downloads. */
 async function sourcesOf(build: StageBuild, instruction: CopyInstruction): Promise<Part[]> {
@@ -117,8 +132,8 @@ async function sourcesOf(build: StageBuild, instruction: CopyInstruction): Promi
         ? expandWord(heredoc.content, { ...build.words, raw: true })
         : heredoc.content;
       loose.push(await looseFile(build, heredoc.name, content));
-    } else if (isAdd && gitPattern.test(expanded)) {
-      throw invalid("git sources of ADD are not supported");
+    } else if (isAdd && isGitReference(expanded)) {
+      parts.push(...(await gitParts(build, expanded, instruction)));
     } else if (isAdd && urlPattern.test(expanded)) {
       parts.push(await download(build, expanded, instruction));
     } else paths.push(expanded);
@@ -133,7 +148,7 @@ async function sourcesOf(build: StageBuild, instruction: CopyInstruction): Promi
     const unpack = isAdd && instruction.unpack !== false;
     parts.push({ source: await treeOf(build, instruction), paths, unpack });
   }
-  if (isAdd && instruction.checksum !== "" && !(parts.length === 1 && paths.length === 0)) {
+  if (isAdd && instruction.checksum !== "" && (texts.length !== 1 || paths.length > 0 || loose.length > 0)) {
     throw invalid("checksum requires a single remote file as source");
   }
   return parts;
@@ -178,6 +193,24 @@ export async function looseFile(
     mtimeNs: String(mtimeNs),
     contentHash: createHash("sha256").update(content).digest("hex"),
   };
+}
+
+/** A repository's files, and its `.git`, whose bytes differ from fetch to fetch while the commit says all of them. */
+async function gitParts(build: StageBuild, reference: string, instruction: CopyInstruction): Promise<Part[]> {
+  const { deps, request, signal } = build.context;
+  const isAdd = instruction.kind === "add";
+  const checksum = isAdd ? build.expand(instruction.checksum) : "";
+  if (checksum !== "" && !/^[0-9a-f]{7,64}$/.test(checksum))
+    throw invalid(`invalid checksum of a git commit: ${checksum}`);
+  const keepGitDir = isAdd && instruction.keepGitDir;
+  const fetched = await deps.executor.git(
+    { reference, checksum, keepGitDir, directory: request.temporaryDir },
+    signal,
+  );
+  const files: Part = { source: fetched.files, paths: ["."], unpack: false, under: "/" };
+  if (fetched.git === undefined) return [files];
+  const digest = createHash("sha256").update(`${reference}\0${fetched.commit}`).digest("hex");
+  return [files, { source: fetched.git, paths: [".git"], unpack: false, under: "/.git", digest }];
 }
 
 async function download(build: StageBuild, url: string, instruction: CopyInstruction): Promise<Part> {

@@ -6,6 +6,7 @@ import type { ImageId } from "#base/digest.ts";
 import type { Hold } from "#image/byte-keeper.ts";
 import type { Image, ImageLayer } from "#image/image.ts";
 import type { LooseFile } from "#snapshot/context-tree.ts";
+import type { CopySpec, TreeSource } from "#snapshot/copy-spec.ts";
 import type { AppliedLayer } from "#snapshot/snapshotter.ts";
 import type { ImageConfig, Platform } from "#wire/oci-image.ts";
 
@@ -24,7 +25,11 @@ export interface StepRequest {
   /** Program and arguments; for a step that runs nothing, what history will say. */
   readonly command: readonly string[];
   readonly env: readonly string[];
+  /** Of secrets: set when it runs, and no part of the container's description. */
+  readonly secretEnv: readonly string[];
   readonly network: "default" | "none" | "host";
+  /** With all that the daemon may do. */
+  readonly insecure: boolean;
   readonly mounts: readonly StepMount[];
 }
 
@@ -37,6 +42,32 @@ export interface StepContainer extends AsyncDisposable {
   readonly upperDir: string;
   /** Kept when the step is over: `docker ps -a` shows it. Otherwise disposal removes it. */
   keep(): Promise<void>;
+}
+
+export interface GitRequest {
+  /** `https://host/repository.git#ref:directory`. */
+  readonly reference: string;
+  /** Beginning of the commit's hash, "" for any. */
+  readonly checksum: string;
+  readonly keepGitDir: boolean;
+  readonly directory: string;
+}
+
+export interface GitSource {
+  readonly commit: string;
+  readonly files: TreeSource;
+  /** Holds `.git`. */
+  readonly git?: TreeSource;
+}
+
+export interface CacheMountRequest {
+  readonly id: string;
+  readonly sharing: "shared" | "private" | "locked";
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** What a new one begins with: `digest` is of these files, which lie at `/source` of a layer. */
+  readonly initial?: { readonly spec: CopySpec; readonly digest: string };
 }
 
 export interface BaseRequest {
@@ -65,11 +96,29 @@ export interface StepExecutor {
   makeImage(image: NewImage): Promise<Image>;
   /** Downloads for ADD into a file of `directory`. `checksum` "" for none. */
   download(url: string, checksum: string, directory: string, signal: AbortSignal): Promise<LooseFile>;
+  /** Fetches for ADD. */
+  git(request: GitRequest, signal: AbortSignal): Promise<GitSource>;
   /** The directory of a cache mount, locked as its sharing asks until it is disposed of. */
   cacheMount(
-    id: string,
-    sharing: "shared" | "private" | "locked",
-    owner: { readonly mode: number; readonly uid: number; readonly gid: number },
+    request: CacheMountRequest,
     signal: AbortSignal,
   ): Promise<{ readonly path: string } & AsyncDisposable>;
+  /** What the client gives to this build alone. */
+  readonly secrets: BuildSecrets;
+}
+
+/** Secrets and agents of the client. What comes of them is on no disk, in no layer, key, history or log. */
+export interface BuildSecrets {
+  /** A secret's bytes, undefined where the client has none of that name. Throws when the client cannot give it. */
+  secret(id: string, signal: AbortSignal): Promise<Buffer | undefined>;
+  /** A socket of the agent of that name, until it is disposed of; undefined where the client has none. */
+  agent(id: string, owner: FileOwner): Promise<({ readonly path: string } & AsyncDisposable) | undefined>;
+  /** A file of the secret's bytes in memory, until it is disposed of. */
+  file(content: Buffer, owner: FileOwner): Promise<{ readonly path: string } & AsyncDisposable>;
+}
+
+export interface FileOwner {
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
 }

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { EngineError } from "#base/errors.ts";
 import { shortId } from "#base/ids.ts";
@@ -24,13 +24,7 @@ interface BindSource {
 
 /** RUN. Throws Docker's `The command '…' returned a non-zero code: n`. */
 export async function runStep(build: StageBuild, instruction: RunInstruction): Promise<void> {
-  if (instruction.security === "insecure") {
-    throw new EngineError(
-      "forbidden",
-      "security.insecure is not allowed: the builder grants no entitlement",
-      { code: "entitlement" },
-    );
-  }
+  checkEntitlements(build, instruction);
   const { args, state } = build;
   const visible = args.visible(state.config.Env ?? []);
   const words = wordsOf(instruction, state.config.Shell ?? defaultShell);
@@ -43,12 +37,36 @@ export async function runStep(build: StageBuild, instruction: RunInstruction): P
       instruction.command.form === "shell" ? instruction.command.heredocs : [],
       visible,
       instruction.network,
+      instruction.security,
       instruction.mounts.map((mount) => ({ ...mount, required: undefined })),
       binds.map(({ digest }) => digest),
     ],
     createdBy: prefix + words.join(" "),
+    // History says nothing of these.
+    isToldByHistory:
+      instruction.mounts.length === 0 &&
+      instruction.network === "default" &&
+      instruction.security === "sandbox",
     make: () => execute(build, instruction, { words, visible, binds }),
   });
+}
+
+/** A Dockerfile is not trusted by the one who builds it: what reaches beyond the container must be granted by the caller. */
+function checkEntitlements(build: StageBuild, { security, network }: RunInstruction): void {
+  const { entitlements, hostNetwork } = build.context.request;
+  const wanted = [
+    ...(security === "insecure" ? ["security.insecure"] : []),
+    ...(network === "host" && !hostNetwork ? ["network.host"] : []),
+  ];
+  const missing = wanted.find((name) => !entitlements.has(name));
+  if (missing === undefined) return;
+  throw new EngineError(
+    "forbidden",
+    `${missing} is not allowed: the build was not given --allow ${missing}`,
+    {
+      code: "entitlement",
+    },
+  );
 }
 
 /** A lone heredoc is the script itself; other ones are the shell's to read. */
@@ -71,15 +89,8 @@ async function bindSources(build: StageBuild, instruction: RunInstruction): Prom
   const { deps, request, signal, fromStage } = build.context;
   const binds: BindSource[] = [];
   for (const mount of instruction.mounts) {
-    if (mount.type === "ssh") {
-      throw new EngineError(
-        "notImplemented",
-        "RUN --mount=type=ssh needs a BuildKit session, which this builder does not have",
-        { code: "ssh-mount" },
-      );
-    }
-    if (mount.type !== "bind") continue;
     const from = build.expand(mount.from);
+    if (mount.type !== "bind" && !(mount.type === "cache" && from !== "")) continue;
     let source = request.context;
     if (from !== "") {
       const image = await fromStage(from);
@@ -126,7 +137,9 @@ async function execute(
       image: image.id,
       command: work.words,
       env: [...work.visible, ...build.args.proxies(), ...mounts.env],
+      secretEnv: mounts.secretEnv,
       network: instruction.network,
+      insecure: instruction.security === "insecure",
       mounts: mounts.list,
     },
     true,
@@ -168,8 +181,9 @@ function failed(words: readonly string[], code: number): StepFailed {
 }
 
 interface Mounts {
-  readonly list: readonly StepMount[];
-  readonly env: readonly string[];
+  readonly list: StepMount[];
+  readonly env: string[];
+  readonly secretEnv: string[];
 }
 
 async function mountsOf(
@@ -178,46 +192,47 @@ async function mountsOf(
   work: Work,
   undo: AsyncDisposableStack,
 ): Promise<Mounts> {
-  const list: StepMount[] = [];
-  const env: string[] = [];
+  const mounts: Mounts = { list: [], env: [], secretEnv: [] };
   const binds = [...work.binds];
   const at = (target: string): string => resolveWorkdir(build.state.config.WorkingDir, build.expand(target));
   for (const mount of instruction.mounts) {
     const target = mount.target === "" ? "" : at(mount.target);
+    const source = binds[0]?.mount === mount ? binds.shift() : undefined;
     if (mount.type === "tmpfs")
-      list.push({ target, readOnly: false, source: undefined, sizeBytes: mount.sizeBytes });
-    else if (mount.type === "cache") list.push(await cacheMount(build, mount, target, undo));
-    else if (mount.type === "bind") list.push(await bindMount(build, binds.shift()!, target, undo));
-    else if (mount.type === "secret") await secretMount(build, mount, target, { list, env });
+      mounts.list.push({ target, readOnly: false, source: undefined, sizeBytes: mount.sizeBytes });
+    else if (mount.type === "cache") mounts.list.push(await cacheMount(build, mount, source, target, undo));
+    else if (mount.type === "bind") mounts.list.push(await bindMount(build, source!, target, undo));
+    else if (mount.type === "secret") await secretMount(build, mount, target, mounts, undo);
+    else await agentMount(build, mount, target, mounts, undo);
   }
   const script = work.words[0];
   const heredoc = instruction.command.form === "shell" ? instruction.command.heredocs[0] : undefined;
   if (heredoc !== undefined && script === `/.heredoc-${heredoc.name}`) {
     const file = await looseFile(build, heredoc.name, heredoc.content, 0o755);
-    list.push({ target: script, readOnly: true, source: file.path, sizeBytes: 0 });
+    mounts.list.push({ target: script, readOnly: true, source: file.path, sizeBytes: 0 });
   }
-  return { list, env };
+  return mounts;
 }
 
 async function cacheMount(
   build: StageBuild,
   mount: RunMount,
+  initial: BindSource | undefined,
   target: string,
   undo: AsyncDisposableStack,
 ): Promise<StepMount> {
-  if (mount.from !== "" || mount.source !== "") {
-    throw new EngineError(
-      "notImplemented",
-      "a cache mount that begins as a copy (from, source) is not supported",
-      { code: "cache-mount" },
-    );
-  }
   const { executor } = build.context.deps;
-  const owner = { mode: mount.mode ?? 0o755, uid: mount.uid, gid: mount.gid };
+  const id = build.expand(mount.id);
   const directory = await executor.cacheMount(
-    build.expand(mount.id),
-    mount.sharing,
-    owner,
+    {
+      // A path of a cache is one of its own: resolved within the cache it could lead out of it.
+      id: initial === undefined && mount.source !== "" ? `${id}\0${build.expand(mount.source)}` : id,
+      sharing: mount.sharing,
+      mode: mount.mode ?? 0o755,
+      uid: mount.uid,
+      gid: mount.gid,
+      ...(initial === undefined ? {} : { initial: { spec: initial.spec, digest: initial.digest } }),
+    },
     build.context.signal,
   );
   undo.use(directory);
@@ -232,8 +247,10 @@ async function bindMount(
   undo: AsyncDisposableStack,
 ): Promise<StepMount> {
   const { snapshotter } = build.context.deps;
+  // Equal files are one layer: what may be written into has a name that no other has.
+  const name = bind.mount.readOnly ? bindName : `${bindName}-${randomBytes(16).toString("hex")}`;
   const layer = await snapshotter.derive({
-    source: { kind: "copy", specs: [bind.spec] },
+    source: { kind: "copy", specs: [{ ...bind.spec, target: `/${name}` }] },
     stack: [],
     belowChain: undefined,
     signal: build.context.signal,
@@ -244,7 +261,7 @@ async function bindMount(
   return {
     target,
     readOnly: bind.mount.readOnly,
-    source: join(snapshotter.pathOf(layer.key), bindName),
+    source: join(snapshotter.pathOf(layer.key), name),
     sizeBytes: 0,
   };
 }
@@ -253,15 +270,41 @@ async function secretMount(
   build: StageBuild,
   mount: RunMount,
   target: string,
-  into: { list: StepMount[]; env: string[] },
+  mounts: Mounts,
+  undo: AsyncDisposableStack,
 ): Promise<void> {
-  const path = build.context.request.secrets.get(mount.id);
-  if (path === undefined) {
-    if (mount.required) throw new EngineError("invalid", `secret ${mount.id}: not found`, { code: "secret" });
+  const { secrets } = build.context.deps.executor;
+  const id = build.expand(mount.id);
+  const content = await secrets.secret(id, build.context.signal);
+  if (content === undefined) {
+    if (mount.required) throw new EngineError("invalid", `secret ${id}: not found`, { code: "secret" });
     return;
   }
-  if (mount.env !== "") {
-    into.env.push(`${mount.env}=${await readFile(path, "utf8")}`);
+  if (mount.env !== "") mounts.secretEnv.push(`${mount.env}=${content.toString("utf8")}`);
+  if (target === "") return;
+  const file = await secrets.file(content, { mode: mount.mode ?? 0o400, uid: mount.uid, gid: mount.gid });
+  undo.use(file);
+  mounts.list.push({ target, readOnly: true, source: file.path, sizeBytes: 0 });
+}
+
+async function agentMount(
+  build: StageBuild,
+  mount: RunMount,
+  target: string,
+  mounts: Mounts,
+  undo: AsyncDisposableStack,
+): Promise<void> {
+  const id = mount.id === "" ? "default" : build.expand(mount.id);
+  const { secrets } = build.context.deps.executor;
+  const agent = await secrets.agent(id, { mode: mount.mode ?? 0o600, uid: mount.uid, gid: mount.gid });
+  if (agent === undefined) {
+    if (!mount.required) return;
+    throw new EngineError("invalid", `no SSH agent ${JSON.stringify(id)} was forwarded by the client`, {
+      code: "ssh",
+    });
   }
-  if (target !== "") into.list.push({ target, readOnly: true, source: path, sizeBytes: 0 });
+  undo.use(agent);
+  mounts.list.push({ target, readOnly: false, source: agent.path, sizeBytes: 0 });
+  if (!mounts.env.some((entry) => entry.startsWith("SSH_AUTH_SOCK=")))
+    mounts.env.push(`SSH_AUTH_SOCK=${target}`);
 }

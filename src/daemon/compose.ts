@@ -101,6 +101,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
     images,
     containers,
     dataRoot: config.dataRoot,
+    execRoot: config.execRoot,
     clock,
     log,
   });
@@ -111,6 +112,10 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   });
   const networkEngine = createNetworkEngine({ networks, runningContainers: () => containers.connected() });
   const system = await composeSystem(config, foundation, containers, volumeEngine, builds);
+  if (config.registry !== undefined) {
+    const { serveBesides } = await import("./registry-embed.ts");
+    parts.use(await serveBesides(config.registry, log));
+  }
   const owned = parts.move();
   return {
     routes: [

@@ -3,12 +3,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, rmSync } from
 import { join } from "node:path";
 import { EngineError } from "#base/errors.ts";
 import { KeyedLock } from "#base/lock.ts";
-
-export interface CacheMountOwner {
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-}
+import type { CacheMountRequest } from "#builder/step-executor.ts";
 
 /**
  * Directories of `RUN --mount=type=cache`, by id, below one folder. `shared`: any number of steps at once; `locked`: one after
@@ -23,35 +18,67 @@ export class CacheMounts {
     this.#root = root;
   }
 
+  /** `fill` makes the directory at a path where nothing is, as the request's `initial` says. */
   async take(
-    id: string,
-    sharing: "shared" | "private" | "locked",
-    owner: CacheMountOwner,
+    { id, sharing, initial, ...owner }: CacheMountRequest,
+    fill: (path: string) => Promise<void>,
     signal: AbortSignal,
   ): Promise<{ readonly path: string } & AsyncDisposable> {
-    const name = createHash("sha256").update(id).digest("hex");
-    const lock = sharing === "locked" ? await this.#locks.acquire(name) : undefined;
-    if (signal.aborted) {
-      lock?.[Symbol.dispose]();
-      throw new EngineError("cancelled", "context canceled", { code: "aborted" });
-    }
+    const name = createHash("sha256")
+      .update(initial === undefined ? id : `${id}\0${initial.digest}`)
+      .digest("hex");
+    const lock = sharing === "locked" ? await this.#locked(name, signal) : undefined;
     let chosen = name;
     for (let copy = 1; sharing === "private" && (this.#users.get(chosen) ?? 0) > 0; copy += 1)
       chosen = `${name}-${copy}`;
     this.#count(chosen, 1);
     const path = join(this.#root, chosen);
-    if (!existsSync(path)) {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
-      chownSync(path, owner.uid, owner.gid);
-      chmodSync(path, owner.mode);
-    }
-    return {
-      path,
-      [Symbol.asyncDispose]: async () => {
-        this.#count(chosen, -1);
-        lock?.[Symbol.dispose]();
-      },
+    const release = async (): Promise<void> => {
+      this.#count(chosen, -1);
+      lock?.[Symbol.dispose]();
     };
+    try {
+      // Two steps that find it missing at the same time: one makes it.
+      using _turn = await this.#locks.acquire(`make ${chosen}`);
+      if (!existsSync(path)) await this.#make(path, owner, initial === undefined ? undefined : fill);
+    } catch (error) {
+      await release();
+      throw error;
+    }
+    return { path, [Symbol.asyncDispose]: release };
+  }
+
+  async #make(
+    path: string,
+    owner: { readonly mode: number; readonly uid: number; readonly gid: number },
+    fill: ((path: string) => Promise<void>) | undefined,
+  ): Promise<void> {
+    mkdirSync(this.#root, { recursive: true, mode: 0o700 });
+    if (fill === undefined) mkdirSync(path, { mode: 0o700 });
+    else await fill(path);
+    chownSync(path, owner.uid, owner.gid);
+    chmodSync(path, owner.mode);
+  }
+
+  /** The lock, or the end of the build while it waits: a turn that comes afterwards is passed on. */
+  async #locked(name: string, signal: AbortSignal): Promise<Disposable> {
+    const cancelled = Promise.withResolvers<never>();
+    const onAbort = (): void =>
+      cancelled.reject(new EngineError("cancelled", "context canceled", { code: "aborted" }));
+    if (signal.aborted) onAbort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    const turn = this.#locks.acquire(name);
+    try {
+      return await Promise.race([turn, cancelled.promise]);
+    } catch (error) {
+      turn.then(
+        (lock) => lock[Symbol.dispose](),
+        () => {},
+      );
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
   }
 
   #count(name: string, by: 1 | -1): void {

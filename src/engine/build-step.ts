@@ -16,6 +16,8 @@ export interface StepContainerRequest {
   readonly image: ImageId;
   readonly command: readonly string[];
   readonly env: readonly string[];
+  /** Of secrets: in memory only. */
+  readonly secretEnv: readonly string[];
   readonly hostConfig: HostConfig;
   readonly mounts: readonly StepMount[];
   readonly runs: boolean;
@@ -47,6 +49,7 @@ export async function createStepContainer(
     hostConfig: { ...hostConfig, Mounts: request.mounts.map(mountOf) },
     endpoints: {},
     buildStep: request.runs ? "runs" : "idle",
+    secretEnv: request.secretEnv,
   });
   const container = ctx.table.resolve(id);
   let kept = false;
@@ -56,6 +59,7 @@ export async function createStepContainer(
     run: (output, signal) => runToEnd(ctx, container, request, output, signal),
     keep: async () => {
       kept = true;
+      container.secretEnv = [];
       delete container.document.buildStep;
       await ctx.table.save(container);
     },

@@ -1,12 +1,19 @@
 /** What a build needs of the engine (builder/step-executor.ts), put together for one request. */
 import { createHash, randomBytes } from "node:crypto";
-import { createWriteStream } from "node:fs";
+import { createWriteStream, lstatSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
-import type { BaseRequest, NewImage, StepExecutor, StepRequest } from "#builder/step-executor.ts";
+import type {
+  BaseRequest,
+  BuildSecrets,
+  CacheMountRequest,
+  NewImage,
+  StepExecutor,
+  StepRequest,
+} from "#builder/step-executor.ts";
 import type { Hold } from "#image/byte-keeper.ts";
 import type { Image } from "#image/image.ts";
 import { formatPlatform, normalizePlatform, platformSatisfies } from "#image/platform.ts";
@@ -14,6 +21,7 @@ import type { LooseFile } from "#snapshot/context-tree.ts";
 import type { HostConfig } from "#wire/container-schema.ts";
 import { familiarString, parseAnyReference, withDefaultTag } from "#wire/reference.ts";
 import type { CacheMounts } from "./build-cache-mounts.ts";
+import { addGit } from "./build-context.ts";
 import type { ContainerEngine } from "./container-engine.ts";
 import type { ImageContext, Report } from "./image-context.ts";
 import { holdImage, makeImage } from "./image-make.ts";
@@ -33,6 +41,7 @@ export interface BuildCall {
   /** Lines of pulls. */
   readonly report: Report;
   readonly room: () => Promise<void>;
+  readonly secrets: BuildSecrets;
 }
 
 /** Names in the URL of a download may not lead anywhere. */
@@ -45,7 +54,10 @@ export function buildTools(deps: BuildToolsDeps, call: BuildCall): StepExecutor 
     base: (request, hold, signal) => baseImage(deps, call, request, hold, signal),
     makeImage: (image) => storeImage(ctx, image),
     download: (url, checksum, directory, signal) => download(ctx, { url, checksum, directory }, signal),
-    cacheMount: (id, sharing, owner, signal) => deps.cacheMounts.take(id, sharing, owner, signal),
+    git: (request, signal) => addGit(ctx, request, signal),
+    cacheMount: (request, signal) =>
+      deps.cacheMounts.take(request, (path) => fillCache(ctx, request, path, signal), signal),
+    secrets: call.secrets,
   };
 }
 
@@ -54,8 +66,37 @@ function stepOf(
   { hostConfig, room }: BuildCall,
 ): Omit<Parameters<ContainerEngine["buildStep"]>[0], "runs"> {
   const network = step.network === "default" ? hostConfig.NetworkMode : step.network;
-  const { image, command, env, mounts } = step;
-  return { image, command, env, mounts, room, hostConfig: { ...hostConfig, NetworkMode: network } };
+  const { image, command, env, secretEnv, mounts, insecure } = step;
+  const own = { ...hostConfig, NetworkMode: network, ...(insecure ? { Privileged: true } : {}) };
+  return { image, command, env, secretEnv, mounts, room, hostConfig: own };
+}
+
+/** A cache mount that begins as a copy: a layer that is never sealed gives its directory away. */
+async function fillCache(
+  { snapshotter }: ImageContext,
+  { initial }: CacheMountRequest,
+  path: string,
+  signal: AbortSignal,
+): Promise<void> {
+  if (initial === undefined) return;
+  // A name that no other layer has: equal files would be one layer, and that may be somebody's.
+  const name = `cache-${randomBytes(16).toString("hex")}`;
+  const layer = await snapshotter.derive({
+    source: { kind: "copy", specs: [{ ...initial.spec, target: `/${name}` }] },
+    stack: [],
+    belowChain: undefined,
+    signal,
+  });
+  if (layer === undefined)
+    throw new EngineError("invalid", "the source of a cache mount is empty", { code: "copy" });
+  try {
+    const files = join(snapshotter.pathOf(layer.key), name);
+    if (!lstatSync(files).isDirectory())
+      throw new EngineError("invalid", "the source of a cache mount must be a directory", { code: "copy" });
+    renameSync(files, path);
+  } finally {
+    await snapshotter.discard([layer]);
+  }
 }
 
 async function storeImage(

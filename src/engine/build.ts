@@ -1,8 +1,9 @@
 /** Use case: build. The context is taken in, the Dockerfile read, the builder run, the result named. */
 import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
-import { open, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import type { Duplex } from "node:stream";
 import type { Clock } from "#base/clock.ts";
 import { EngineError, messageOf } from "#base/errors.ts";
 import { shortId } from "#base/ids.ts";
@@ -11,7 +12,6 @@ import { buildDockerfile } from "#builder/build.ts";
 import { BuildCache, type CacheStorage, cacheBytesMax } from "#builder/build-cache.ts";
 import { parseDockerfile } from "#builder/parse.ts";
 import { StepFailed } from "#builder/step-run.ts";
-import { GrowingCells } from "#content/growing-cells.ts";
 import type { Image } from "#image/image.ts";
 import { parsePlatformText } from "#image/platform.ts";
 import type { LayerKey } from "#snapshot/snapshotter.ts";
@@ -19,12 +19,13 @@ import type { Database } from "#state/database.ts";
 import type { HostConfig } from "#wire/container-schema.ts";
 import { familiarString, parseReference, type Reference, withDefaultTag } from "#wire/reference.ts";
 import { CacheMounts } from "./build-cache-mounts.ts";
+import { takeContext } from "./build-context.ts";
 import { type CacheUsage, cacheUsage, type PruneCall, pruneBuildCache } from "./build-prune.ts";
+import { BuildSessions } from "./build-session.ts";
 import { buildTools } from "./build-tools.ts";
 import type { ContainerEngine } from "./container-engine.ts";
 import { imageEvent, type Report } from "./image-context.ts";
 import type { ImageService } from "./images.ts";
-import { spool } from "./layer-import.ts";
 
 export interface BuildParameters {
   readonly body: AsyncIterable<Uint8Array>;
@@ -44,12 +45,19 @@ export interface BuildParameters {
   readonly hostConfig: HostConfig;
   readonly authFor: (host: string) => string | undefined;
   readonly room: () => Promise<void>;
+  readonly entitlements: ReadonlySet<string>;
+  readonly cacheFrom: readonly string[];
+  readonly squash: boolean;
+  /** Id of the client's session, for secrets and agents. */
+  readonly session: string | undefined;
 }
 
 export interface BuildEngine {
   /** Builds and reports; resolves with the image. Rejects with what went wrong, after everything is given back. */
   build(parameters: BuildParameters, report: Report, signal: AbortSignal): Promise<Image>;
   prune(call: PruneCall): Promise<{ readonly CachesDeleted: string[]; readonly SpaceReclaimed: number }>;
+  /** Serves the session of a client beside its build, to the end of the stream. */
+  session(stream: Duplex): Promise<void>;
   usage(): Promise<CacheUsage[]>;
 }
 
@@ -58,6 +66,8 @@ export interface BuildEngineDeps {
   readonly images: ImageService;
   readonly containers: Pick<ContainerEngine, "buildStep">;
   readonly dataRoot: string;
+  /** In memory on most hosts: secrets of running steps lie below it. */
+  readonly execRoot: string;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -90,15 +100,17 @@ export function cachedLayers(cache: BuildCache): Iterable<LayerKey> {
 
 export function createBuildEngine(deps: BuildEngineDeps): BuildEngine {
   const cacheMounts = new CacheMounts(join(deps.dataRoot, "build-cache"));
-  const shared = { ...deps, cacheMounts };
+  const sessions = new BuildSessions(join(deps.execRoot, "build-secrets"));
+  const shared = { ...deps, cacheMounts, sessions };
   return {
     build: (parameters, report, signal) => build(shared, parameters, report, signal),
     prune: (call) => pruneBuildCache(shared, call),
+    session: (stream) => sessions.serve(stream),
     usage: () => cacheUsage(shared),
   };
 }
 
-type Shared = BuildEngineDeps & { readonly cacheMounts: CacheMounts };
+type Shared = BuildEngineDeps & { readonly cacheMounts: CacheMounts; readonly sessions: BuildSessions };
 
 async function build(
   deps: Shared,
@@ -107,6 +119,7 @@ async function build(
   signal: AbortSignal,
 ): Promise<Image> {
   const ctx = deps.images.context;
+  using secrets = deps.sessions.open(parameters.session);
   const tags = parameters.tags.map(tagOf);
   const platform = parameters.platform === "" ? undefined : parsePlatformText(parameters.platform);
   const temporaryDir = join(ctx.temporaryDir, `build-${randomBytes(8).toString("hex")}`);
@@ -114,12 +127,17 @@ async function build(
   await using undo = new AsyncDisposableStack();
   undo.defer(() => rm(temporaryDir, { recursive: true, force: true }));
   const name = parameters.dockerfile === "" ? "Dockerfile" : parameters.dockerfile.replace(/^\/+/, "");
-  const taken = await takeContext(deps, parameters, name, temporaryDir, report, signal);
+  const taken = await takeContext(
+    ctx,
+    { ...parameters, dockerfile: name, directory: temporaryDir },
+    report,
+    signal,
+  );
   const dockerfile = parseDockerfile(taken.text, name);
   const tell: Report = parameters.quiet ? () => {} : report;
   const executor = buildTools(
     { images: deps.images, containers: deps.containers, cacheMounts: deps.cacheMounts },
-    { ...parameters, report: tell },
+    { ...parameters, report: tell, secrets },
   );
   const { images, snapshotter } = ctx;
   const { args, labels, target, useCache, pull, remove, forceRemove } = parameters;
@@ -136,7 +154,10 @@ async function build(
       platform,
       remove,
       forceRemove,
-      secrets: new Map(),
+      entitlements: parameters.entitlements,
+      hostNetwork: parameters.hostConfig.NetworkMode === "host",
+      cacheFrom: parameters.cacheFrom,
+      squash: parameters.squash,
       temporaryDir,
     },
     (line) => {
@@ -194,116 +215,4 @@ async function nameResult(
 /** The exit code of a step that failed, for the error line: the docker CLI ends with it. */
 export function exitCodeOf(error: unknown): number | undefined {
   return error instanceof StepFailed ? error.exitCode : undefined;
-}
-
-interface TakenContext {
-  readonly text: string;
-  readonly source: { readonly kind: "context"; readonly indexPath: string } | undefined;
-}
-
-/** Takes the context in while it arrives: into one file, with an index beside it. */
-async function takeContext(
-  deps: Shared,
-  { body, remote }: BuildParameters,
-  dockerfile: string,
-  directory: string,
-  report: Report,
-  signal: AbortSignal,
-): Promise<TakenContext> {
-  const ctx = deps.images.context;
-  const input = remote === "" ? body : await fetchRemote(deps, remote, report, signal);
-  const path = join(directory, "context");
-  const indexPath = join(directory, "index");
-  const cells = new GrowingCells(0);
-  const stop = new AbortController();
-  const both = AbortSignal.any([signal, stop.signal]);
-  const indexing = ctx.snapshotter.indexContext(
-    {
-      path: await created(path),
-      cells: cells.buffer,
-      dataPath: join(directory, "data"),
-      indexPath,
-      dockerfile,
-    },
-    both,
-  );
-  indexing.catch((error: unknown) => stop.abort(error));
-  try {
-    await spoolTo(input, path, cells, both);
-  } catch (error) {
-    cells.settle("failed");
-    await indexing.catch(() => {});
-    if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: signal.reason });
-    // What the index found wrong is the reason, not that the reading was ended for it.
-    throw stop.signal.aborted ? stop.signal.reason : error;
-  }
-  const outcome = await indexing;
-  if (outcome.dockerfile === undefined) {
-    throw new EngineError("invalid", `Cannot locate specified Dockerfile: ${dockerfile}`, {
-      code: "no-dockerfile",
-    });
-  }
-  if (outcome.dockerfile.trim() === "") {
-    throw new EngineError("invalid", `the Dockerfile (${dockerfile}) cannot be empty`, {
-      code: "empty-dockerfile",
-    });
-  }
-  return { text: outcome.dockerfile, source: { kind: "context", indexPath } };
-}
-
-async function created(path: string): Promise<string> {
-  await (await open(path, "wx", 0o600)).close();
-  return path;
-}
-
-async function spoolTo(
-  input: AsyncIterable<Uint8Array>,
-  path: string,
-  cells: GrowingCells,
-  signal: AbortSignal,
-): Promise<void> {
-  const file = await open(path, "r+");
-  try {
-    await spool(input, file, cells, signal, "the build context");
-  } finally {
-    await file.close();
-  }
-}
-
-/** `remote`: a tar archive by http. A git repository is refused by name. */
-async function fetchRemote(
-  deps: Shared,
-  remote: string,
-  report: Report,
-  signal: AbortSignal,
-): Promise<AsyncIterable<Uint8Array>> {
-  if (!/^https?:\/\//i.test(remote) || /\.git(?:#.*)?$/.test(remote)) {
-    throw new EngineError(
-      "notImplemented",
-      `building from ${JSON.stringify(remote.slice(0, 200))} is not supported: only archives by http`,
-      { code: "remote" },
-    );
-  }
-  let url: URL;
-  try {
-    url = new URL(remote);
-  } catch (cause) {
-    throw new EngineError("invalid", `invalid remote ${JSON.stringify(remote)}`, { cause });
-  }
-  const answer = await deps.images.context.registry.transport.send({
-    method: "GET",
-    url,
-    verifyTls: true,
-    signal,
-  });
-  if (answer.status !== 200) {
-    answer.body.destroy();
-    throw new EngineError(
-      "invalid",
-      `error downloading remote context ${url.origin}${url.pathname}: failed to GET with status ${answer.status}`,
-      { code: "download-failed" },
-    );
-  }
-  report({ kind: "stream", text: `Downloading build context from remote url: ${remote}\n` });
-  return answer.body;
 }

@@ -31,6 +31,8 @@ export interface CreateRequest {
   readonly endpoints: Readonly<Record<string, EndpointConfig>>;
   /** Made by a build. */
   readonly buildStep?: "runs" | "idle";
+  /** Variables that are no part of the container's description. */
+  readonly secretEnv?: readonly string[];
 }
 
 export interface Created {
@@ -55,6 +57,7 @@ export async function createContainer(ctx: ContainerContext, request: CreateRequ
   const { document, planned } = describe(ctx, request, image, existing);
   warnings.push(...ctx.runtime.validate(validatedBySandbox(document)));
   const container = new Container(document);
+  container.secretEnv = request.secretEnv ?? [];
   ctx.table.reserve(container);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => ctx.table.release(container));

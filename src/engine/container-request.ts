@@ -113,7 +113,7 @@ export function sandboxRequest(
     volatile: host.AutoRemove || document.buildStep !== undefined,
     runtimeName: host.Runtime,
     args: [document.path, ...document.args],
-    env: effectiveEnv(config.Env),
+    env: [...effectiveEnv(config.Env), ...container.secretEnv],
     workingDir: config.WorkingDir,
     user: config.User,
     groupAdd: host.GroupAdd ?? [],

@@ -53,6 +53,8 @@ export class Container {
   restartPauseMs = 0;
   /** What was last written to resolv.conf and hosts by this daemon. */
   readonly writtenFiles = new Map<string, string>();
+  /** Variables of a build's secrets: given to the process, and written nowhere. */
+  secretEnv: readonly string[] = [];
   /** Row committed: before that, only names and image use count. */
   published = false;
   /** Parts of the list answer that change only with the document. */

@@ -4,7 +4,7 @@ import { type Decompressor, detectBytes, detectFormat } from "#archive/compressi
 import { cleanSlashPath, IgnoreRules, readIgnoreFile } from "#archive/ignore.ts";
 import type { TarEntry } from "#archive/tar-format.ts";
 import { TarReader, type TarSink } from "#archive/tar-read.ts";
-import { type ByteString, bytesOfText } from "#base/byte-string.ts";
+import { type ByteString, bytesOfText, textOfBytes } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
 import { SourceReader } from "./apply-job.ts";
 import { openArchive } from "./archive-format.ts";
@@ -23,6 +23,8 @@ export interface ContextJob {
   readonly indexPath: string;
   /** The Dockerfile's name in the context; its text is part of the result. */
   readonly dockerfile: string;
+  /** No client has left out what the ignore file names: it is done here. */
+  readonly appliesIgnore?: boolean;
 }
 
 export interface ContextOutcome {
@@ -202,16 +204,31 @@ function finishIndex(job: ContextJob, entries: PathMap<ContextEntry>, dataPath: 
   using tree = ContextTree.load(job.indexPath);
   const dockerfile = textOf(tree, job.dockerfile);
   const ignore = textOf(tree, `${job.dockerfile}.dockerignore`) ?? textOf(tree, ".dockerignore");
-  if (ignore !== undefined && dropIgnored(entries, ignore, job.dockerfile)) write();
+  if (ignore !== undefined) {
+    const rules = new IgnoreRules(readIgnoreFile(ignore));
+    const isChanged =
+      job.appliesIgnore === true ? dropAll(entries, rules) : dropOwn(entries, rules, job.dockerfile);
+    if (isChanged) write();
+  }
   return { entries: entries.size, dockerfile };
 }
 
 /** A client leaves ignored files out, but must send these two: they are not to be seen by COPY when they are ignored. */
-function dropIgnored(entries: PathMap<ContextEntry>, ignore: string, dockerfile: string): boolean {
-  const rules = new IgnoreRules(readIgnoreFile(ignore));
+function dropOwn(entries: PathMap<ContextEntry>, rules: IgnoreRules, dockerfile: string): boolean {
   const hidden = [".dockerignore", cleanSlashPath(dockerfile)].filter((path) => rules.excludes(path));
   for (const path of hidden) entries.remove(bytesOfText(path));
   return hidden.length > 0;
+}
+
+/** Everything that is ignored; a directory stays where something below it was taken back in. */
+function dropAll(entries: PathMap<ContextEntry>, rules: IgnoreRules): boolean {
+  const before = entries.size;
+  const hidden = [...entries.entries()].filter(([path]) => rules.excludes(textOfBytes(path as ByteString)));
+  hidden.sort(([left], [right]) => right.length - left.length);
+  for (const [path, { type }] of hidden) {
+    if (type !== "directory" || entries.list(path).length === 0) entries.remove(path as ByteString);
+  }
+  return entries.size < before;
 }
 
 function textOf(tree: ContextTree, path: string): string | undefined {

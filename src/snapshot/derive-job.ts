@@ -14,6 +14,7 @@ import type { CopySpec } from "./copy-spec.ts";
 import { LayerApplier } from "./layer-apply.ts";
 import { LayerEntries } from "./layer-entries.ts";
 import { removeTreeAt } from "./remove-tree.ts";
+import { writeSquashed } from "./squash-layer.ts";
 import { StackTree } from "./stack-tree.ts";
 import { writeTreeTar } from "./tree-tar.ts";
 import { walkTree } from "./tree-walk.ts";
@@ -23,6 +24,8 @@ export type DeriveSource =
   | { readonly kind: "copy"; readonly specs: readonly CopySpec[] }
   /** A directory that is to be there, with its owner as `--chown` has it. */
   | { readonly kind: "directory"; readonly path: string; readonly chown: string; readonly mtimeNs: string }
+  /** Several layers as one; their directories, top first. */
+  | { readonly kind: "squash"; readonly layers: readonly string[] }
   /** A container's writable layer. `omit`: mount targets that its start made, absolute. */
   | { readonly kind: "upper"; readonly directory: string; readonly omit: readonly string[] };
 
@@ -101,6 +104,7 @@ function derive(job: DeriveJob, checkAborted: () => void): DeriveOutcome {
     const writer = new TarWriter(write);
     const entries = new LayerEntries(writer, below, mtimeNsMax);
     if (source.kind === "copy") for (const spec of source.specs) writeCopy(spec, entries, checkAborted);
+    else if (source.kind === "squash") writeSquashed(source.layers, job.below, entries, checkAborted);
     else writeDirectory(source.path, source.chown, BigInt(source.mtimeNs), entries);
     writer.finish();
   }

@@ -360,14 +360,18 @@ test("malformed requests are refused by what is wrong with them", async () => {
     [{ t: "UPPER" }, /invalid|reference/],
     [{ t: `a@sha256:${"0".repeat(64)}` }, /digest/],
     [{ memory: "x" }, /invalid syntax/],
-    [{ squash: "1" }, /squash/],
+    [{ cachefrom: "{}" }, /cachefrom/],
+    [{ allow: "everything" }, /unknown entitlement/],
     [{ platform: "a/b/c/d" }, /platform/],
     [{ target: "none" }, /failed to reach build target none/],
     [{ dockerfile: "../../etc/passwd" }, /Cannot locate|outside/],
     [{ version: "2" }, /BuildKit/],
-    [{ remote: "ext::sh -c id" }, /not supported/],
-    [{ remote: "--upload-pack=x" }, /not supported/],
-    [{ remote: "file:///etc/passwd" }, /not supported/],
+    [{ remote: "ext::sh -c id" }, /neither an http URL nor a git repository/],
+    [{ remote: "--upload-pack=x" }, /neither an http URL nor a git repository/],
+    [{ remote: "file:///etc/passwd" }, /neither an http URL nor a git repository/],
+    [{ remote: "file:///etc/x.git" }, /neither an http URL nor a git repository/],
+    [{ remote: "ssh://-oProxyCommand=x/r.git" }, /invalid git address/],
+    [{ remote: "http://127.0.0.1:1/r.git#--upload-pack=x" }, /invalid git ref/],
   ];
   for (const [query, expected] of cases) {
     const result = await build(daemon, good, query);
