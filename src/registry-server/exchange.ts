@@ -63,12 +63,20 @@ export class Exchange {
     // 204 and 304 have no body, and hence no length (RFC 9110, section 8.6).
     const length = status === 204 || status === 304 ? {} : { "Content-Length": body?.length ?? 0 };
     this.head(status, { ...length, ...headers });
-    if (body === undefined || this.isHead) this.response.end();
-    else {
-      this.bytesOut += body.length;
-      this.response.end(body);
-    }
-    this.#readAway();
+    const bytes = body === undefined || this.isHead ? undefined : body;
+    this.bytesOut += bytes?.length ?? 0;
+    if (this.#bodyIsUnread()) {
+      // Ending the answer now could close the connection: the client, still sending, would see a reset and no answer.
+      if (bytes === undefined) this.response.flushHeaders();
+      else this.response.write(bytes);
+      this.#readAway();
+    } else this.response.end(bytes);
+  }
+
+  #bodyIsUnread(): boolean {
+    const { headers, complete, destroyed } = this.request;
+    const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
+    return hasBody && !complete && !destroyed;
   }
 
   json(status: number, headers: OutgoingHttpHeaders, value: unknown): void {
@@ -89,10 +97,9 @@ export class Exchange {
     return fault.status;
   }
 
-  /** Node reads the rest of a body away without end; we end that. */
+  /** Reads the rest of a body away, within bounds, and then ends the answer. */
   #readAway(): void {
-    const { request } = this;
-    if (request.complete || request.destroyed) return;
+    const { request, response } = this;
     let unwanted = 0;
     const timer = setTimeout(() => request.destroy(), unwantedMsMax);
     timer.unref();
@@ -101,6 +108,7 @@ export class Exchange {
       this.bytesIn += chunk.length;
       if (unwanted > unwantedBytesMax) request.destroy();
     });
+    request.once("end", () => response.end());
     request.once("close", () => clearTimeout(timer));
     request.resume();
   }
