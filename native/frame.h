@@ -90,6 +90,8 @@ enum field_tag {
 	TAG_SECCOMP_PATH = 45,
 	TAG_APPARMOR = 46,
 	TAG_SHIM_PID = 47,
+	TAG_BIND_SOURCE = 48,
+	TAG_BIND_TARGET = 49,
 };
 
 /* TAG_FLAGS of LAUNCH. */
@@ -99,6 +101,9 @@ enum field_tag {
 #define LAUNCH_STDIN_ONCE 8u
 #define LAUNCH_LOG_JSON 16u
 #define LAUNCH_HIDE_UNIFIED 32u
+/* Only for the files of a container that does not run: binds are mounted, nothing is ever started. */
+#define LAUNCH_FILES_ONLY 64u
+#define LAUNCH_READONLY_ROOT 128u
 /* TAG_FLAGS of OPEN_ATTACH and OPEN_EXEC. */
 #define STREAM_STDIN 1u
 #define STREAM_STDOUT 2u

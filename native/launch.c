@@ -86,6 +86,8 @@ static bool take_field(struct launch *launch, const struct field *field)
 	struct text_list *list = field->tag == TAG_LOWER_DIR	    ? &launch->lower_dirs :
 				 field->tag == TAG_PORT		    ? &launch->ports :
 				 field->tag == TAG_RUNTIME_ARGUMENT ? &launch->runtime_arguments :
+				 field->tag == TAG_BIND_SOURCE	    ? &launch->bind_sources :
+				 field->tag == TAG_BIND_TARGET	    ? &launch->bind_targets :
 								      NULL;
 	char **place = text_place(launch, field->tag);
 	if (list == NULL && place == NULL)
@@ -120,6 +122,8 @@ bool launch_parse(struct launch *launch, const uint8_t *fields, size_t length, s
 		return refuse(failure, "the launch frame lacks an id");
 	if (launch->lower_dirs.count > 0 && launch->work_dir == NULL)
 		return refuse(failure, "the launch frame lacks a work directory");
+	if (launch->bind_sources.count != launch->bind_targets.count)
+		return refuse(failure, "the launch frame names binds without a place");
 	if ((launch->flags & LAUNCH_LOG_JSON) != 0 && launch->log_path == NULL)
 		return refuse(failure, "the launch frame lacks a log path");
 	if (launch->cgroup_path == NULL || !cgroup_path_valid(launch->cgroup_path))

@@ -251,7 +251,7 @@ int rootfs_mount(const struct launch *launch, int run_dir, struct failure *failu
 	if ((launch->flags & LAUNCH_HIDE_UNIFIED) != 0 && hide_unified(failure) < 0)
 		return -1;
 	if (launch->lower_dirs.count > 0)
-		return mount_overlay(launch, target, failure);
+		return mount_overlay(launch, target, failure) < 0 ? -1 : rootfs_mount_binds(launch, target, failure);
 	if (mount(launch->upper_dir, target, NULL, MS_BIND, NULL) < 0)
 		return fail(failure, "bind", launch->upper_dir);
 	return mount(NULL, target, NULL, MS_PRIVATE, NULL) < 0 ? fail(failure, "make private", target) : 0;

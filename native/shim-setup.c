@@ -104,7 +104,8 @@ int shim_set_up(struct failure *failure)
 	if (lock_state(failure) < 0 || ports_reserve(&launch->ports, failure) < 0)
 		return -1;
 	/* A record always belongs to the run that was launched last. */
-	unlinkat(shim.state_dir, "exit", 0);
+	if ((launch->flags & LAUNCH_FILES_ONLY) == 0)
+		unlinkat(shim.state_dir, "exit", 0);
 	if (write_info(failure) < 0 || listen_here(failure) < 0 || set_up_streams(failure) < 0)
 		return -1;
 	return rootfs_mount(launch, shim.run_dir, failure);

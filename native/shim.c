@@ -80,7 +80,7 @@ static void start_failed(const char *text)
 
 void shim_start(uint64_t sequence)
 {
-	if (shim.state != STATE_CREATED) {
+	if (shim.state != STATE_CREATED || (shim.launch.flags & LAUNCH_FILES_ONLY) != 0) {
 		control_fail(sequence, EALREADY, "already started");
 		return;
 	}

@@ -42,6 +42,9 @@ struct launch {
 	uint64_t log_files_max;
 	char *log_attrs;
 	struct text_list ports;
+	/* With LAUNCH_FILES_ONLY: two letters (`r` read-only or `w`, `R` recursive or `N`) and a path; and where it goes. */
+	struct text_list bind_sources;
+	struct text_list bind_targets;
 	char *cgroup_path;
 	int64_t oom_score;
 	bool has_oom_score;
@@ -114,6 +117,8 @@ bool launch_parse(struct launch *launch, const uint8_t *fields, size_t length, s
 
 /* rootfs.c: enters a mount namespace and mounts the root filesystem on `<run_dir>/rootfs`. */
 int rootfs_mount(const struct launch *launch, int run_dir, struct failure *failure);
+/* rootfs-binds.c: what the container has mounted in its root filesystem, for those who read and write its files. */
+int rootfs_mount_binds(const struct launch *launch, const char *rootfs, struct failure *failure);
 void rootfs_unmount(int run_dir);
 
 /* ports.c: binds every port for the shim's life. */

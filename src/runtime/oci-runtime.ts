@@ -16,16 +16,17 @@ import type { OciDevice, OciDeviceRule, OciRlimit } from "#wire/oci-runtime.ts";
 import { loadApparmorProfile } from "./apparmor.ts";
 import { checkBindPropagation } from "./bind-propagation.ts";
 import { capabilitiesOf } from "./capabilities.ts";
+import { shimFiles } from "./container-files.ts";
 import { type DetectedRuntime, detectRuntimes, type RuntimeConfig } from "./detect.ts";
 import { customDevices, hostDevices, parseDeviceRule } from "./devices.ts";
 import { OciSandbox, type SandboxContext, shimRootPath } from "./oci-sandbox.ts";
 import { preflight } from "./preflight.ts";
 import { checkResources, probeResourceSupport, type ResourceSupport } from "./resources.ts";
-import type { Runtime, Sandbox, SandboxRequest } from "./runtime.ts";
+import type { ContainerFiles, Runtime, Sandbox, SandboxMount, SandboxRequest } from "./runtime.ts";
 import { makeScaffold } from "./scaffold.ts";
 import { createSeccompCompiler, type SeccompCompiler } from "./seccomp.ts";
 import { type SecurityProfile, SecurityProfiles } from "./security-profile.ts";
-import type { ExitRecord, Shim, ShimHost } from "./shim.ts";
+import type { ExitRecord, Shim, ShimHost, ShimLaunch } from "./shim.ts";
 import { buildSpec, processOomScore, type SpecInput } from "./spec.ts";
 import { planMounts } from "./spec-mounts.ts";
 import { checkSysctls } from "./sysctls.ts";
@@ -175,6 +176,36 @@ class OciRuntime implements Runtime {
     }
   }
 
+  async mountFiles(request: SandboxRequest): Promise<ContainerFiles> {
+    const { runDir } = request;
+    const shim = await this.#options.shimHost.launch({
+      ...this.#shimPlace(request),
+      // Nothing is started: no pipes, no log, no sight of cgroups is needed.
+      runtime: { path: "/nonexistent", kind: "runc", root: runDir, args: [] },
+      terminal: true,
+      openStdin: false,
+      stdinOnce: false,
+      log: { driver: "none", path: "", maxBytes: 0, maxFiles: 0, attrsJson: "" },
+      ports: [],
+      cgroupPath: this.#cgroupPath(request),
+      filesOnly: {
+        binds: request.mounts.filter(({ type }) => type === "bind").map(viewBind),
+        readonlyRoot: request.readonlyRootfs,
+      },
+    });
+    return shimFiles(shim);
+  }
+
+  userIn(files: ContainerFiles, user: string): { uid: number; gid: number } {
+    const rootFd = openRoot(files.path);
+    try {
+      const { uid, gid } = resolveUser(rootFd, { user, groupAdd: [] });
+      return { uid, gid };
+    } finally {
+      closeFd(rootFd);
+    }
+  }
+
   async recover(request: SandboxRequest): Promise<{ sandbox: Sandbox } | { exit: ExitRecord } | undefined> {
     const found = await this.#options.shimHost.recover(request.id, request.runDir, request.stateDir);
     if (found === undefined || "exit" in found) return found;
@@ -238,8 +269,9 @@ class OciRuntime implements Runtime {
     return { bpfBase64: (await this.#seccomp.compile(seccomp)).base64 };
   }
 
-  #launchOf(request: SandboxRequest, plan: Plan): Parameters<ShimHost["launch"]>[0] {
-    const { runtime } = plan;
+  #shimPlace(
+    request: SandboxRequest,
+  ): Pick<ShimLaunch, "id" | "runDir" | "stateDir" | "lowerDirs" | "upperDir" | "workDir" | "volatile"> {
     return {
       id: request.id,
       runDir: request.runDir,
@@ -248,6 +280,13 @@ class OciRuntime implements Runtime {
       upperDir: request.upperDir,
       workDir: request.workDir,
       volatile: request.volatile,
+    };
+  }
+
+  #launchOf(request: SandboxRequest, plan: Plan): Parameters<ShimHost["launch"]>[0] {
+    const { runtime } = plan;
+    return {
+      ...this.#shimPlace(request),
       runtime: {
         path: runtime.path,
         kind: runtime.kind,
@@ -277,6 +316,11 @@ class OciRuntime implements Runtime {
         seccomp === undefined ? undefined : (await this.#seccomp.compile(seccomp)).path,
     };
   }
+}
+
+function viewBind(mount: SandboxMount): NonNullable<ShimLaunch["filesOnly"]>["binds"][number] {
+  const { source, target, readOnly, nonRecursive } = mount;
+  return { source, target: posix.normalize(target), readOnly, recursive: !nonRecursive };
 }
 
 function uniqueByPath(devices: readonly OciDevice[]): OciDevice[] {

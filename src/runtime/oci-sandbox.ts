@@ -5,9 +5,17 @@ import { openRoot } from "#sys/beneath.ts";
 import { type CgroupLayout, freezeCgroup, isFrozen, killCgroup, readPids, thawCgroup } from "#sys/cgroup.ts";
 import { closeFd } from "#sys/files.ts";
 import { type Capability, capabilityMask } from "./capabilities.ts";
+import { openProcessFiles } from "./container-files.ts";
 import { containerEnv, mergeEnv } from "./env.ts";
 import { applyResources, type ResourceSupport } from "./resources.ts";
-import type { ContainerProcess, ExecRequest, Resources, Sandbox, SandboxRequest } from "./runtime.ts";
+import type {
+  ContainerFiles,
+  ContainerProcess,
+  ExecRequest,
+  Resources,
+  Sandbox,
+  SandboxRequest,
+} from "./runtime.ts";
 import type { SecurityProfile } from "./security-profile.ts";
 import type {
   AttachOptions,
@@ -73,6 +81,12 @@ export class OciSandbox implements Sandbox {
 
   get rootPath(): string {
     return this.#shim.pid > 0 ? `/proc/${this.#shim.pid}/root` : shimRootPath(this.#shim);
+  }
+
+  openFiles(): ContainerFiles {
+    return openProcessFiles(this.pid, () =>
+      readPids(this.#context.layout, this.#context.cgroupPath).includes(this.pid),
+    );
   }
 
   attach(options: AttachOptions): Promise<StdioStream> {

@@ -133,6 +133,14 @@ export interface ExecRequest {
   readonly attach: AttachOptions | undefined;
 }
 
+/**
+ * A container's files as its processes see them, volumes, binds and tmpfs included. `path` leads to the root (a descriptor
+ * that is held): resolve beneath it only. What is mounted there stays until this is disposed of, whatever the container does.
+ */
+export interface ContainerFiles extends AsyncDisposable {
+  readonly path: string;
+}
+
 export interface ContainerProcess {
   readonly pid: number;
 }
@@ -144,6 +152,8 @@ export interface Sandbox {
   readonly exited: Promise<ExitRecord>;
   /** Path through which the daemon (root) reaches the root filesystem with volumes once started; resolve beneath it only. */
   readonly rootPath: string;
+  /** The files of a started container. Throws `conflict` when its first process has ended. */
+  openFiles(): ContainerFiles;
   attach(options: AttachOptions): Promise<StdioStream>;
   start(): Promise<Started>;
   signal(signal: number): Promise<void>;
@@ -198,6 +208,13 @@ export interface Runtime extends AsyncDisposable {
     >,
   ): string[];
   prepare(request: SandboxRequest, options?: { signal?: AbortSignal }): Promise<Sandbox>;
+  /**
+   * Mounts the files of a container that does not run: root filesystem, volumes and binds, in a mount namespace of their
+   * own. The run directory is the caller's to make and remove. Nothing may be prepared for the container meanwhile.
+   */
+  mountFiles(request: SandboxRequest): Promise<ContainerFiles>;
+  /** The uid and gid that a container's configured user has in its files. Throws in Docker's words. */
+  userIn(files: ContainerFiles, user: string): { readonly uid: number; readonly gid: number };
   /** An exec or start will follow soon: the kernel's waits that it meets may begin now (`ShimHost.announce`). Never waits. */
   announce(): void;
   /** Recovery: a living sandbox, the exit record of a dead one, or undefined. `request` as it was prepared with. */

@@ -174,7 +174,9 @@ function launchFrame(launch: ShimLaunch): Buffer {
     (launch.openStdin ? launchFlags.openStdin : 0) |
     (launch.stdinOnce ? launchFlags.stdinOnce : 0) |
     (launch.log.driver === "json-file" ? launchFlags.logJson : 0) |
-    (launch.runtime.kind === "crun" ? launchFlags.hideUnified : 0);
+    (launch.runtime.kind === "crun" ? launchFlags.hideUnified : 0) |
+    (launch.filesOnly === undefined ? 0 : launchFlags.filesOnly) |
+    (launch.filesOnly?.readonlyRoot === true ? launchFlags.readonlyRoot : 0);
   const frame = new FrameWriter(frameTypes.launch)
     .number(tags.version, protocolVersion)
     .text(tags.id, launch.id)
@@ -193,6 +195,10 @@ function launchFrame(launch: ShimLaunch): Buffer {
     .text(tags.logAttrs, launch.log.attrsJson)
     .texts(tags.port, launch.ports.map(formatPort))
     .text(tags.cgroupPath, launch.cgroupPath);
+  for (const bind of launch.filesOnly?.binds ?? []) {
+    const letters = `${bind.readOnly ? "r" : "w"}${bind.recursive ? "R" : "N"}`;
+    frame.text(tags.bindSource, `${letters}${bind.source}`).text(tags.bindTarget, bind.target);
+  }
   if (launch.oomScoreAdj !== undefined) frame.number(tags.oomScore, launch.oomScoreAdj);
   return frame.finish();
 }

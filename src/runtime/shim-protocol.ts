@@ -81,6 +81,8 @@ export const tags = {
   seccompPath: 45,
   apparmor: 46,
   shimPid: 47,
+  bindSource: 48,
+  bindTarget: 49,
 } as const;
 
 export const launchFlags = {
@@ -90,6 +92,8 @@ export const launchFlags = {
   stdinOnce: 8,
   logJson: 16,
   hideUnified: 32,
+  filesOnly: 64,
+  readonlyRoot: 128,
 } as const;
 export const streamFlags = {
   stdin: 1,

@@ -59,6 +59,17 @@ export interface ShimLaunch {
   /** cgroup paths below each hierarchy's mount, as in the spec (`cgroupsPath`): removed by the shim after exit. */
   readonly cgroupPath: string;
   readonly oomScoreAdj?: number;
+  /** Set for a shim that only mounts the files of a container which does not run: it is never started. */
+  readonly filesOnly?: {
+    /** Mounted in this order; missing targets are made. */
+    readonly binds: readonly {
+      readonly source: string;
+      readonly target: string;
+      readonly readOnly: boolean;
+      readonly recursive: boolean;
+    }[];
+    readonly readonlyRoot: boolean;
+  };
 }
 
 export interface ExitRecord {
