@@ -72,8 +72,9 @@ export class UploadAnswers {
     await this.#store.addBlob(repository, { ...finished, digest }, finished.also);
   }
 
-  status(exchange: Exchange, repository: string, id: string): void {
+  async status(exchange: Exchange, repository: string, id: string): Promise<void> {
     const upload = this.#store.uploads.find(repository, id);
+    await this.#store.uploads.settled(upload);
     exchange.send(204, statusHeaders(upload));
   }
 

@@ -148,7 +148,7 @@ export class RegistryHandler {
   }
 
   async #upload(exchange: Exchange, repository: string, id: string, method: string): Promise<void> {
-    if (method === "GET") this.#uploads.status(exchange, repository, id);
+    if (method === "GET") await this.#uploads.status(exchange, repository, id);
     else if (method === "PATCH") await this.#uploads.append(exchange, repository, id);
     else if (method === "PUT") await this.#uploads.finish(exchange, repository, id);
     else await this.#uploads.cancel(exchange, repository, id);

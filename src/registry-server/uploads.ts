@@ -27,8 +27,8 @@ export interface Upload {
   touchedAtMs: number;
   /** Of the first `sizeBytes`; undefined after a restart or a failed write: then the file is read once more at the end. */
   hash: Hash | undefined;
-  /** Ends the request that writes now. */
-  writer: AbortController | undefined;
+  /** The request that writes now, and how to end it. */
+  writer: { readonly request: IncomingMessage; readonly abort: AbortController } | undefined;
 }
 
 export interface ChunkRange {
@@ -131,9 +131,18 @@ export class Uploads {
     return upload;
   }
 
+  /** Waits until a request that broke off has written what it brought: then the size is what can be gone on from. */
+  async settled(upload: Upload): Promise<void> {
+    if (upload.writer === undefined) return;
+    const { destroyed, socket } = upload.writer.request;
+    if (destroyed || socket.destroyed || socket.readableEnded) {
+      (await this.#locks.acquire(upload.id))[Symbol.dispose]();
+    }
+  }
+
   /** Runs with the session to itself, after ending a request that still writes to it. */
   async #exclusive<T>(upload: Upload, work: () => Promise<T>): Promise<T> {
-    upload.writer?.abort();
+    upload.writer?.abort.abort();
     using _ = await this.#locks.acquire(upload.id);
     if (this.#sessions.get(upload.id) !== upload) throw unknownUpload();
     return await work();
@@ -216,8 +225,8 @@ export class Uploads {
     isLast: boolean,
   ): Promise<void> {
     if (range.start !== undefined && range.start !== upload.sizeBytes) throw new OutOfOrder(upload);
-    const writer = new AbortController();
-    upload.writer = writer;
+    const abort = new AbortController();
+    upload.writer = { request, abort };
     const before = upload.sizeBytes;
     // Made if it is missing, never cut: what is behind the known size is overwritten.
     const file = await open(upload.path, constants.O_RDWR | constants.O_CREAT, 0o600);
@@ -225,7 +234,7 @@ export class Uploads {
       const received = await receiveBody(request, {
         write: (chunks, bytes) => write(file, upload, chunks, bytes),
         idleMs: bodyIdleMs,
-        signal: AbortSignal.any([writer.signal, this.#closing.signal]),
+        signal: AbortSignal.any([abort.signal, this.#closing.signal]),
         onBytes,
       });
       if (range.lengthBytes !== undefined && received !== range.lengthBytes) {
