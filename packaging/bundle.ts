@@ -1,4 +1,4 @@
-import { globSync } from "node:fs";
+import { globSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type BuildOptions, build, type Plugin } from "esbuild";
@@ -24,16 +24,23 @@ const workerUrl: Plugin = {
 
 /** Writes `skiff.mjs`, `skiffd.mjs`, `skiff-registry.mjs` and one file per worker into `outdir`. */
 export async function bundle(root: string, outdir: string): Promise<void> {
-  const entries: Record<string, string> = { skiff: join(root, "src/cli/main.ts") };
+  const entries: Record<string, string> = {
+    skiff: join(root, "src/cli/main.ts"),
+    "skiff-registry": join(root, "src/daemon/registry-main.ts"),
+  };
   for (const worker of globSync("src/**/*-worker.ts", { cwd: root }))
     entries[basename(worker, ".ts")] = join(root, worker);
   await build({ ...options(outdir), entryPoints: entries });
+  // Names of chunks change with their content: those of an earlier bundle would stay.
+  for (const old of globSync("skiffd-*.mjs", { cwd: outdir })) rmSync(join(outdir, old));
   // What the daemon imports when first needed is a file of its own, so that its text costs no memory before.
-  const daemon = {
-    skiffd: join(root, "src/daemon/main.ts"),
-    "skiff-registry": join(root, "src/daemon/registry-main.ts"),
-  };
-  await build({ ...options(outdir), entryPoints: daemon, splitting: true, chunkNames: "skiffd-[name]" });
+  const daemon = { skiffd: join(root, "src/daemon/main.ts") };
+  await build({
+    ...options(outdir),
+    entryPoints: daemon,
+    splitting: true,
+    chunkNames: "skiffd-[name]-[hash]",
+  });
 }
 
 function options(outdir: string): BuildOptions {

@@ -1,6 +1,7 @@
 /** The command tree. Only names and one-line summaries live here: a command's module is loaded when it is used. */
 import type { CommandEntry, CommandGroup } from "./command.ts";
 import { both, entry, type Loader } from "./command-entry.ts";
+import { registryGroup } from "./group-registry.ts";
 
 const containerInspect = entry(
   "inspect",
@@ -389,28 +390,7 @@ export const groups: readonly CommandGroup[] = [
       ),
     ],
   },
-  {
-    name: "registry",
-    summary: "Serve a registry",
-    commands: [
-      entry(
-        "gc",
-        "Remove what no image needs any more",
-        async () => (await import("./commands-registry.ts")).collectRegistry,
-      ),
-      entry(
-        "passwd",
-        "Set a user's password in an htpasswd file",
-        async () => (await import("./commands-registry.ts")).setRegistryPassword,
-      ),
-      entry("serve", "Serve a registry", async () => (await import("./commands-registry.ts")).serveRegistry),
-      entry(
-        "status",
-        "Show how a registry that is served is",
-        async () => (await import("./commands-registry.ts")).registryStatus,
-      ),
-    ],
-  },
+  registryGroup,
   {
     name: "context",
     summary: "Manage contexts",

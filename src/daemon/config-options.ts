@@ -1,6 +1,15 @@
 /** The options of skiffd, spelled as dockerd's: flag, key of the configuration file, and how both are read. */
 
-export type OptionKind = "bool" | "string" | "integer" | "list" | "pairs" | "runtimes" | "pools" | "ulimits";
+export type OptionKind =
+  | "bool"
+  | "string"
+  | "integer"
+  | "list"
+  | "pairs"
+  | "runtimes"
+  | "pools"
+  | "ulimits"
+  | "registry";
 
 export interface OptionRow {
   readonly flag: string;
@@ -108,6 +117,12 @@ export const options = [
     help: "Set no-new-privileges by default for new containers",
   },
   { flag: "pidfile", short: "p", key: "pidfile", kind: "string", help: "Path to use for daemon PID file" },
+  {
+    flag: "registry",
+    key: "registry",
+    kind: "registry",
+    help: "Serve a registry, too: NAME=VALUE as `skiff registry serve` takes them (ours)",
+  },
   { flag: "registry-mirror", key: "registry-mirrors", kind: "list", help: "Preferred registry mirror" },
   {
     flag: "shutdown-timeout",

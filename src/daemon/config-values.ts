@@ -24,6 +24,7 @@ export type SettingValue =
   | number
   | readonly string[]
   | ReadonlyMap<string, string>
+  | ReadonlyMap<string, unknown>
   | ReadonlyMap<string, RuntimeSetting>
   | readonly AddressPool[]
   | ReadonlyMap<string, UlimitSetting>;
@@ -113,6 +114,11 @@ export function fromFlag(kind: OptionKind, flag: string, texts: readonly string[
       );
     case "pools":
       return texts.map(flagPool);
+    case "registry":
+      // `--registry read-only` alone is a switch.
+      return new Map<string, unknown>(
+        texts.map((text) => (text.includes("=") ? pair(text, `--${flag}`) : ([text, true] as const))),
+      );
     case "ulimits":
       return new Map(texts.map(flagUlimit).map((limit) => [limit.name, limit]));
   }
@@ -168,6 +174,8 @@ export function fromFile(kind: OptionKind, key: string, value: unknown): Setting
         object(entry, `each of ${key}`);
         return checkedPool(String(field(entry, "base") ?? ""), Number(field(entry, "size")));
       });
+    case "registry":
+      return new Map(object(value, key));
     case "ulimits":
       return new Map(
         object(value, key).map(([name, entry]) => {

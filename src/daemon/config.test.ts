@@ -119,6 +119,22 @@ test("a configuration file with dockerd's keys", () => {
   assert.deepEqual(config.defaultUlimits, [{ name: "nofile", soft: 64000, hard: 64000 }]);
 });
 
+test("a registry besides, from flags or the file", () => {
+  assert.equal(readConfig([], {}).registry, undefined);
+  const flags = ["--registry", "listen=:5001", "--registry", "read-only", "--data-root", "/d"];
+  const { registry } = readConfig(flags, {});
+  assert.deepEqual(registry?.listen, { host: "127.0.0.1", port: 5001 });
+  assert.deepEqual([registry?.readOnly, registry?.root, registry?.accessLog], [true, "/d/registry", "off"]);
+  const file = withFile('{"registry": {"root": "/r", "gc-interval": "24h", "max-connections": 5}}');
+  assert.deepEqual([file.registry?.root, file.registry?.gcIntervalMs], ["/r", 86_400_000]);
+  for (const [text, message] of [
+    ['{"registry": {"listen": "0.0.0.0:5000"}}', /registry: listen 0\.0\.0\.0 is not loopback/],
+    ['{"registry": {"listn": "x"}}', /registry: listn is no setting/],
+    ['{"registry": "x"}', /registry must be an object/],
+  ] as const)
+    assert.throws(() => withFile(text), { message });
+});
+
 test("unknown keys, keys not supported, bad types and conflicts with flags are named together", () => {
   assert.throws(
     () => withFile('{"frob":1,"userns-remap":"x","dns":"1.1.1.1","debug":true}', "--debug=false"),

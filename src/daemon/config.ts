@@ -2,6 +2,7 @@ import { isIP } from "node:net";
 import { join, resolve } from "node:path";
 import { limits } from "#base/limits.ts";
 import { type LogLevel, logLevels } from "#base/log.ts";
+import { readSettings, type ServeSettings, SettingsError } from "#registry-server/settings.ts";
 import { type OptionName, options } from "./config-options.ts";
 import { ConfigError, parseFlags, readFile, type Settings } from "./config-sources.ts";
 import { type AddressPool, isCidr, type RuntimeSetting, type UlimitSetting } from "./config-values.ts";
@@ -20,6 +21,8 @@ export interface DaemonConfig {
   readonly debug: boolean;
   readonly insecureRegistries: readonly string[];
   readonly registryMirrors: readonly string[];
+  /** Of the registry that the daemon serves; undefined: none. */
+  readonly registry: ServeSettings | undefined;
   readonly maxConcurrentDownloads: number;
   /** Network namespaces held ready. */
   readonly networkPoolSize: number;
@@ -127,6 +130,7 @@ function build(settings: Settings, environment: Environment): DaemonConfig {
     debug: read.bool("debug"),
     insecureRegistries: read.list("insecure-registry", (entry) => /^[^\s/]+(\/\d{1,3})?$/.test(entry)),
     registryMirrors: read.list("registry-mirror", isMirror),
+    registry: registrySettings(read, dataRoot),
     maxConcurrentDownloads: read.integer("max-concurrent-downloads", limits.concurrentDownloads, 1, 100),
     networkPoolSize: read.integer("network-pool-size", limits.networkPoolSize, 0, 512),
     bip: read.text("bip"),
@@ -188,6 +192,19 @@ function checkRest(read: Reader, config: DaemonConfig): void {
   for (const name of config.runtimes.keys()) {
     read.require(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(name), `invalid runtime name ${JSON.stringify(name)}`);
     read.require(name !== "runc" && name !== "crun", `runtime name '${name}' is reserved`);
+  }
+}
+
+function registrySettings(read: Reader, dataRoot: string): ServeSettings | undefined {
+  const given = read.raw<ReadonlyMap<string, unknown>>("registry");
+  if (given === undefined) return undefined;
+  try {
+    const defaults = { root: join(dataRoot, "registry"), accessLog: "off" };
+    return readSettings(Object.fromEntries(given), defaults);
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    read.problems.push(`registry: ${error.message}`);
+    return undefined;
   }
 }
 
