@@ -1,6 +1,14 @@
-import { rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Readable } from "node:stream";
+import { createGzip } from "node:zlib";
+import { fetchGit } from "#archive/git-source.ts";
+import { EngineError } from "#base/errors.ts";
+import { buildSessionHeader } from "#wire/build-session.ts";
+import { isGitReference, parseGitReference } from "#wire/git-reference.ts";
 import { contextArchive, isArchive, localContext, loneDockerfile } from "./build-context.ts";
+import { openBuildSession } from "./build-session.ts";
 import { type Command, ExitError, exactly } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import { credentialsFor } from "./credentials.ts";
@@ -19,6 +27,7 @@ export const build: Command = {
       { ...listOf(checkAddHost), label: "list" },
       'Add a line to /etc/hosts of the steps ("host:ip")',
     ),
+    flag("allow", strings, "Let the Dockerfile ask for more (network.host, security.insecure)"),
     flag("build-arg", list, "Set an argument of the Dockerfile"),
     flag("cache-from", strings, "Images to look for cached steps in"),
     flag("cgroup-parent", string, "Parent cgroup of the steps' containers"),
@@ -59,13 +68,6 @@ export const build: Command = {
 
 /** What has no effect here is refused, never dropped. */
 function refuseUnsupported(flags: Flags): void {
-  const needsBuildKit = ["secret", "ssh"].find((name) => flags.changed(name));
-  if (needsBuildKit !== undefined)
-    throw new ExitError(
-      1,
-      `--${needsBuildKit} needs a BuildKit session, which ${"the classic builder"} does not have`,
-    );
-  if (flags.bool("squash")) throw new ExitError(1, "--squash is not supported");
   if (flags.text("isolation") !== "" && flags.text("isolation") !== "default")
     throw new ExitError(1, "--isolation is not supported");
 }
@@ -83,7 +85,9 @@ async function runBuild(context: CliContext, flags: Flags, [path = ""]: readonly
   const iidfile = flags.text("iidfile");
   if (iidfile !== "") rmSync(iidfile, { force: true });
   const quiet = flags.bool("quiet");
-  const input = await inputOf(context, flags, path, quiet);
+  using session = await openBuildSession(context, flags.list("secret"), flags.list("ssh"));
+  using temporary = new DisposableStack();
+  const input = await inputOf(context, flags, path, temporary);
   const response = await context.client.request("POST", "/build", {
     query: {
       ...queryOf(context, flags),
@@ -91,7 +95,11 @@ async function runBuild(context: CliContext, flags: Flags, [path = ""]: readonly
       dockerfile: input.dockerfile,
       platform: platform || undefined,
     },
-    headers: { "Content-Type": "application/x-tar", "X-Registry-Config": await registryConfig(context) },
+    headers: {
+      "Content-Type": "application/x-tar",
+      "X-Registry-Config": await registryConfig(context),
+      ...(session === undefined ? {} : { [buildSessionHeader]: session.id }),
+    },
     ...(input.body === undefined ? {} : { body: input.body }),
   });
   let id = "";
@@ -118,41 +126,83 @@ async function runBuild(context: CliContext, flags: Flags, [path = ""]: readonly
   return 0;
 }
 
-async function inputOf(context: CliContext, flags: Flags, path: string, quiet: boolean): Promise<Input> {
+async function inputOf(
+  context: CliContext,
+  flags: Flags,
+  path: string,
+  temporary: DisposableStack,
+): Promise<Input> {
   const file = flags.text("file");
+  const sent = (archive: AsyncIterable<Buffer>): Readable => {
+    const stream = announced(context, flags.bool("quiet"), archive);
+    if (!flags.bool("compress")) return stream;
+    const packed = createGzip();
+    stream.once("error", (error) => packed.destroy(error));
+    return stream.pipe(packed);
+  };
   if (path === "-") {
     if (file === "-")
       throw new ExitError(1, "invalid argument: can't use stdin for both build context and dockerfile");
     const stdin = await peek(process.stdin);
     if (stdin.head.length === 0)
       throw new ExitError(1, "unable to prepare context: failed to peek context header from STDIN: EOF");
-    if (isArchive(stdin.head))
-      return { body: announced(context, quiet, stdin.stream), remote: "", dockerfile: file };
+    if (isArchive(stdin.head)) return { body: sent(stdin.stream), remote: "", dockerfile: file };
     const text = await textOf(stdin.stream);
     return {
-      body: announced(context, quiet, loneDockerfile(text)),
+      body: sent(loneDockerfile(text)),
       remote: "",
       dockerfile: "Dockerfile",
     };
   }
-  if (
-    /^(?:git@|git:\/\/|ssh:\/\/|github\.com\/)|\.git(?:#.*)?$/.test(path) &&
-    !path.startsWith("/") &&
-    !path.startsWith(".")
-  ) {
-    throw new ExitError(
-      1,
-      "unable to prepare context: git repositories are not supported; clone it and give the directory",
-    );
+  if (isGitReference(path)) {
+    const folder = await cloned(context, path, temporary);
+    const local = localContext(folder, file === "" ? "" : join(folder, file), undefined);
+    return { body: sent(contextArchive(local)), remote: "", dockerfile: local.dockerfile };
   }
   if (/^https?:\/\//.test(path)) return { body: undefined, remote: path, dockerfile: file };
   const stdinText = file === "-" ? await textOf(process.stdin) : undefined;
   const local = localContext(path, file, stdinText);
   return {
-    body: announced(context, quiet, contextArchive(local)),
+    body: sent(contextArchive(local)),
     remote: "",
     dockerfile: local.dockerfile,
   };
+}
+
+/** A repository's files in a directory that goes with the command. The user's own keys are used, as by Docker's client. */
+async function cloned(context: CliContext, path: string, temporary: DisposableStack): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), "skiff-git-"));
+  temporary.defer(() => rmSync(folder, { recursive: true, force: true }));
+  const names = [
+    "PATH",
+    "HOME",
+    "SSH_AUTH_SOCK",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+  ];
+  const env = Object.fromEntries(names.map((name) => [name, context.env[name]]));
+  const directory = join(folder, "repository");
+  const files = join(folder, "files");
+  mkdirSync(directory);
+  mkdirSync(files);
+  try {
+    const tree = await fetchGit(parseGitReference(path), {
+      directory,
+      env,
+      signal: new AbortController().signal,
+    });
+    await tree.checkOut(files);
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
+    throw new ExitError(
+      1,
+      `unable to prepare context: unable to 'git clone' to temporary context directory: ${error.message}`,
+    );
+  }
+  return files;
 }
 
 /** The archive, with Docker's line about how much of it was sent. */
@@ -254,6 +304,8 @@ function queryOf(
     memswap: swap === 0 ? undefined : swap,
     shmsize: flags.number("shm-size") || undefined,
     securityopt: flags.list("security-opt"),
+    allow: flags.list("allow"),
+    squash: flags.bool("squash") || undefined,
     ulimits: ulimits.length === 0 ? undefined : json(ulimits),
   };
 }
