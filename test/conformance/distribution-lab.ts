@@ -37,33 +37,50 @@ export interface PushedImage {
 }
 
 export class DistributionLab implements AsyncDisposable {
-  readonly registry: Registry;
   readonly port: number;
   readonly root: string;
+  readonly #options: Partial<RegistryOptions>;
   readonly #parts: AsyncDisposableStack;
+  readonly #open: { registry: Registry };
   #nextRepository = 0;
 
-  /** `root`: of an earlier one, which stays. */
   static async open(options: Partial<RegistryOptions> = {}): Promise<DistributionLab> {
     await using parts = new AsyncDisposableStack();
-    const root = options.root ?? mkdtempSync(join(tmpdir(), "skiff-distribution-"));
-    if (options.root === undefined) parts.defer(() => rmSync(root, { recursive: true, force: true }));
-    const registry = await openRegistry({ ...options, root });
-    parts.defer(() => registry.close());
-    const server = createServer((incoming, response) => registry.handle(incoming, response));
+    const root = mkdtempSync(join(tmpdir(), "skiff-distribution-"));
+    parts.defer(() => rmSync(root, { recursive: true, force: true }));
+    const open = { registry: await openRegistry({ ...options, root }) };
+    parts.defer(() => open.registry.close());
+    const server = createServer((incoming, response) => open.registry.handle(incoming, response));
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     parts.defer(async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
     });
-    return new DistributionLab(registry, (server.address() as AddressInfo).port, root, parts.move());
+    return new DistributionLab((server.address() as AddressInfo).port, root, options, open, parts.move());
   }
 
-  private constructor(registry: Registry, port: number, root: string, parts: AsyncDisposableStack) {
-    this.registry = registry;
+  private constructor(
+    port: number,
+    root: string,
+    options: Partial<RegistryOptions>,
+    open: { registry: Registry },
+    parts: AsyncDisposableStack,
+  ) {
     this.port = port;
     this.root = root;
+    this.#options = options;
+    this.#open = open;
     this.#parts = parts;
+  }
+
+  get registry(): Registry {
+    return this.#open.registry;
+  }
+
+  /** Closes the registry and opens it again on the same root, perhaps with other options. */
+  async reopen(options: Partial<RegistryOptions> = {}): Promise<void> {
+    await this.registry.close();
+    this.#open.registry = await openRegistry({ ...this.#options, ...options, root: this.root });
   }
 
   /** A repository of the test's own. */
