@@ -5,7 +5,9 @@ import type { Endpoint } from "./endpoints.ts";
 import { isLinkLocal } from "./link-local.ts";
 import { TransportError } from "./network-error.ts";
 import { registryError } from "./registry-error.ts";
-import { type HttpAnswer, readBody, type Transport } from "./transport.ts";
+import { retryDelay } from "./retry.ts";
+import { pause, type RegistryTiming } from "./timing.ts";
+import { cancelled, type HttpAnswer, readBody, type Transport } from "./transport.ts";
 
 /** Token answers carry a JWT of a few KiB. */
 const tokenBytesMax = 512 * 1024;
@@ -23,6 +25,7 @@ const knownRealms: Readonly<Record<string, readonly string[]>> = {
 export interface AuthorizerOptions {
   readonly transport: Transport;
   readonly endpoint: Endpoint;
+  readonly timing: RegistryTiming;
   readonly credentials: Credentials | undefined;
   /** `repository:library/busybox:pull`; empty for a login. */
   readonly scope: string;
@@ -78,7 +81,7 @@ export class Authorizer {
     if (bearer !== undefined) {
       const error = bearer.parameters.get("error");
       if (used !== undefined && error !== "invalid_token" && error !== undefined) return false;
-      this.#pending ??= this.#fetchToken(bearer.parameters, signal).finally(() => {
+      this.#pending ??= this.#patientToken(bearer.parameters, signal).finally(() => {
         this.#pending = undefined;
       });
       const token = await this.#pending;
@@ -96,6 +99,20 @@ export class Authorizer {
       return true;
     }
     return false;
+  }
+
+  /** A token server that is busy or breaks off is asked again, as the registry itself is. */
+  async #patientToken(parameters: ReadonlyMap<string, string>, signal: AbortSignal): Promise<string> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#fetchToken(parameters, signal);
+      } catch (error) {
+        if (signal.aborted) throw cancelled(signal);
+        const wait = retryDelay(error, attempt, this.#options.timing);
+        if (wait === undefined) throw error;
+        await pause(wait, signal).catch(() => Promise.reject(cancelled(signal)));
+      }
+    }
   }
 
   async #fetchToken(parameters: ReadonlyMap<string, string>, signal: AbortSignal): Promise<string> {

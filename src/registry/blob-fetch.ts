@@ -2,8 +2,10 @@ import { EngineError } from "#base/errors.ts";
 import type { BlobWriter } from "#content/content-store.ts";
 import type { Descriptor } from "#wire/oci-image.ts";
 import { TransportError, transportError } from "./network-error.ts";
+import { watchRate } from "./rate-watch.ts";
 import { RegistryError } from "./registry-error.ts";
-import { type Remote, retryDelay } from "./remote.ts";
+import type { Remote } from "./remote.ts";
+import { retryDelay } from "./retry.ts";
 import { pause, type RegistryTiming } from "./timing.ts";
 import { cancelled, type HttpAnswer } from "./transport.ts";
 
@@ -82,7 +84,7 @@ async function onePass(
     throw wrongLength(descriptor);
   }
   let skip = position.received - start;
-  const rate = watchRate(answer, timing);
+  const rate = watchRate(answer.body, timing);
   try {
     for await (const chunk of answer.body as AsyncIterable<Buffer>) {
       rate.seen += chunk.length;
@@ -129,23 +131,4 @@ function startOf(answer: HttpAnswer): number {
   const match = /^bytes (\d{1,15})-/.exec(String(answer.headers["content-range"] ?? ""));
   if (match === null) throw new TransportError("registry sent a partial answer without a range", false);
   return Number(match[1]);
-}
-
-interface RateWatch {
-  seen: number;
-  writing: boolean;
-  stop(): void;
-}
-
-function watchRate(answer: HttpAnswer, timing: RegistryTiming): RateWatch {
-  let last = 0;
-  const watch: RateWatch = { seen: 0, writing: false, stop: () => clearInterval(timer) };
-  const timer = setInterval(() => {
-    if (!watch.writing && watch.seen - last < timing.rateBytesMin) {
-      answer.body.destroy(new TransportError("download is slower than the minimum rate", true));
-    }
-    last = watch.seen;
-  }, timing.rateWindowMs);
-  timer.unref();
-  return watch;
 }

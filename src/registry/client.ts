@@ -73,7 +73,10 @@ export class RegistryClient implements AsyncDisposable {
   async login(domain: string, credentials: Credentials, signal: AbortSignal): Promise<LoginResult> {
     const endpoints = endpointsFor(domain, this.#config).filter(({ mirror }) => !mirror);
     const trustedRealms = this.#config.trustedRealms ?? [];
-    return await login({ transport: this.#transport, endpoints, credentials, trustedRealms }, signal);
+    return await login(
+      { transport: this.#transport, timing: this.#timing, endpoints, credentials, trustedRealms },
+      signal,
+    );
   }
 
   /** Searches a registry that has the old search; the first of its addresses that answers. */
@@ -102,6 +105,7 @@ export class RegistryClient implements AsyncDisposable {
       const authorizer = new Authorizer({
         transport: this.#transport,
         endpoint,
+        timing: this.#timing,
         credentials,
         scope,
         moreScopes,

@@ -5,6 +5,7 @@ import type { Credentials } from "./credentials.ts";
 import type { Endpoint } from "./endpoints.ts";
 import { TransportError } from "./network-error.ts";
 import { RegistryError } from "./registry-error.ts";
+import type { RegistryTiming } from "./timing.ts";
 import { discard, type Transport } from "./transport.ts";
 
 export interface LoginResult {
@@ -14,6 +15,7 @@ export interface LoginResult {
 
 export interface LoginOptions {
   readonly transport: Transport;
+  readonly timing: RegistryTiming;
   readonly endpoints: readonly Endpoint[];
   readonly credentials: Credentials;
   readonly trustedRealms: readonly string[];
@@ -37,13 +39,14 @@ export async function login(options: LoginOptions, signal: AbortSignal): Promise
 }
 
 async function loginAt(
-  { transport, credentials, trustedRealms }: LoginOptions,
+  { transport, timing, credentials, trustedRealms }: LoginOptions,
   endpoint: Endpoint,
   signal: AbortSignal,
 ): Promise<LoginResult> {
   const url = new URL(`${endpoint.base}/v2/`);
   const authorizer = new Authorizer({
     transport,
+    timing,
     endpoint,
     credentials,
     scope: "",

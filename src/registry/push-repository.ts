@@ -1,10 +1,13 @@
 import type { Readable } from "node:stream";
-import { type Digest, digestOf, isDigest } from "#base/digest.ts";
+import { type Digest, digestOf } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
+import { contradiction } from "./claimed-digest.ts";
+import { isLinkLocal } from "./link-local.ts";
 import { TransportError } from "./network-error.ts";
 import { RegistryError } from "./registry-error.ts";
-import { type Remote, retryDelay } from "./remote.ts";
-import { pause, type RegistryTiming } from "./timing.ts";
+import type { Remote } from "./remote.ts";
+import { retryDelay } from "./retry.ts";
+import { backoffFor, pause, type RegistryTiming } from "./timing.ts";
 import { cancelled, discard, type HttpAnswer } from "./transport.ts";
 import { uploadStream } from "./upload-stream.ts";
 
@@ -132,6 +135,9 @@ export class PushRepository {
     if (answer.url.protocol === "https:" && url.protocol === "http:") {
       throw bad("refusing an upload location that falls from https to http");
     }
+    if (isLinkLocal(url.hostname) && url.host !== answer.url.host) {
+      throw bad("refusing an upload location at a link-local address");
+    }
     url.username = "";
     url.password = "";
     return url;
@@ -143,18 +149,26 @@ export class PushRepository {
     let upload: Upload | undefined = begun;
     let furthest = -1;
     let attempt = 0;
+    let sentMax = 0;
+    const counted: PushOptions = {
+      ...options,
+      onProgress: (sent) => {
+        sentMax = Math.max(sentMax, sent);
+        options.onProgress?.(sent);
+      },
+    };
     for (let total = 1; ; total += 1) {
       try {
         upload ??= await this.#begin(signal);
-        await this.#send(blob, upload, options);
+        await this.#send(blob, upload, counted);
         return;
       } catch (error) {
         if (signal.aborted) throw cancelled(signal);
-        const wait =
-          total >= this.#timing.resumesMax ? undefined : retryDelay(error, attempt + 1, this.#timing);
+        const lost = isLostUpload(error, upload);
+        const wait = total >= this.#timing.resumesMax ? undefined : this.#delay(error, lost, attempt + 1);
         if (wait === undefined) throw error;
         await this.#wait(wait, options);
-        upload = upload === undefined ? undefined : await this.#resumed(upload, signal);
+        upload = upload === undefined || lost ? undefined : await this.#resumed(upload, sentMax, signal);
         const there = upload?.offset ?? 0;
         attempt = there > furthest ? 1 : attempt + 1;
         furthest = Math.max(furthest, there);
@@ -173,8 +187,16 @@ export class PushRepository {
     }
   }
 
-  /** How far a broken upload got, or undefined where it must begin again. */
-  async #resumed(upload: Upload, signal: AbortSignal): Promise<Upload | undefined> {
+  #delay(error: unknown, lost: boolean, attempt: number): number | undefined {
+    if (!lost) return retryDelay(error, attempt, this.#timing);
+    return attempt >= this.#timing.attemptsMax ? undefined : backoffFor(attempt, this.#timing);
+  }
+
+  /**
+   * How far a broken upload got, or undefined where it must begin again: also when the registry says that it has more than
+   * was ever sent, since those bytes are not the blob's.
+   */
+  async #resumed(upload: Upload, sentMax: number, signal: AbortSignal): Promise<Upload | undefined> {
     try {
       const answer = await this.#there.once({ method: "GET", path: upload.location, signal });
       await discard(answer);
@@ -182,7 +204,7 @@ export class PushRepository {
       const location = answer.headers.location === undefined ? upload.location : this.#location(answer);
       // `0-0` stands for nothing at all and for one byte: beginning at 0 again is refused, so it begins anew.
       const offset = match === null ? 0 : Number(match[1]) + 1;
-      return offset > 1 ? { location, offset } : undefined;
+      return offset > 1 && offset <= sentMax ? { location, offset } : undefined;
     } catch (error) {
       if (signal.aborted) throw cancelled(signal);
       if (error instanceof EngineError) return undefined;
@@ -192,8 +214,6 @@ export class PushRepository {
 
   async #send(blob: PushBlob, upload: Upload, options: PushOptions): Promise<void> {
     const { digest, sizeBytes } = blob;
-    if (upload.offset > sizeBytes)
-      throw new TransportError("the registry has more of a blob than there is", false);
     let { location } = upload;
     if (upload.offset > 0) {
       if (upload.offset < sizeBytes) {
@@ -206,7 +226,7 @@ export class PushRepository {
       await this.#finish(location, digest, options.signal);
       return;
     }
-    await this.#stream("PUT", withDigest(location, digest), blob, 0, options);
+    checkDigest(await this.#stream("PUT", withDigest(location, digest), blob, 0, options), digest, "layer");
   }
 
   async #finish(location: URL, digest: Digest, signal: AbortSignal): Promise<void> {
@@ -218,6 +238,7 @@ export class PushRepository {
       signal,
     });
     await discard(answer);
+    checkDigest(answer, digest, "layer");
   }
 
   async #stream(
@@ -258,14 +279,24 @@ export class PushRepository {
     });
     await discard(answer);
     const digest = digestOf(bytes);
-    const claimed = answer.headers["docker-content-digest"];
-    if (typeof claimed === "string" && isDigest(claimed) && claimed !== digest) {
-      throw new EngineError("system", `manifest verification failed for digest ${digest}`, {
-        code: "wrong-digest",
-      });
-    }
+    checkDigest(answer, digest, "manifest");
     return digest;
   }
+}
+
+/** The registry no longer knows the upload, or what it has of it is not the blob's: nothing of it can be used. */
+function isLostUpload(error: unknown, upload: Upload | undefined): boolean {
+  if (!(error instanceof RegistryError)) return false;
+  const resumed = (upload?.offset ?? 0) > 0;
+  return error.status === 404 || error.status === 416 || (resumed && error.registryCode === "DIGEST_INVALID");
+}
+
+/** A registry that says what it stored, and says something else, has not stored what it was given. */
+function checkDigest(answer: HttpAnswer, digest: Digest, what: string): void {
+  if (contradiction(answer.headers, digest) === undefined) return;
+  throw new EngineError("system", `${what} verification failed for digest ${digest}`, {
+    code: "wrong-digest",
+  });
 }
 
 function withDigest(location: URL, digest: Digest): URL {

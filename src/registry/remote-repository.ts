@@ -6,7 +6,9 @@ import { manifestMediaTypes } from "#image/validate.ts";
 import type { Descriptor } from "#wire/oci-image.ts";
 import { isTag } from "#wire/reference.ts";
 import { type BlobFetchOptions, fetchBlob } from "./blob-fetch.ts";
+import { contradiction } from "./claimed-digest.ts";
 import { TransportError } from "./network-error.ts";
+import { plainText } from "./registry-error.ts";
 import type { Remote } from "./remote.ts";
 import type { RegistryTiming } from "./timing.ts";
 import { readBody } from "./transport.ts";
@@ -50,12 +52,10 @@ export class RemoteRepository {
     });
     const bytes = await readBody(answer, limits.manifestBytesMax);
     const digest = digestOf(bytes);
-    const claimed = answer.headers["docker-content-digest"];
-    const wrong = isDigest(name)
-      ? digest !== name
-      : typeof claimed === "string" && isDigest(claimed) && digest !== claimed;
+    const claimed = contradiction(answer.headers, digest);
+    const wrong = isDigest(name) ? digest !== name : claimed !== undefined;
     if (wrong) {
-      const expected = isDigest(name) ? name : String(claimed);
+      const expected = isDigest(name) ? name : plainText(String(claimed), 100);
       throw new EngineError("system", `manifest verification failed for digest ${expected}`, {
         code: "wrong-digest",
       });

@@ -4,7 +4,8 @@ import type { Authorizer } from "./auth.ts";
 import type { Endpoint } from "./endpoints.ts";
 import { TransportError } from "./network-error.ts";
 import { RegistryError, registryError } from "./registry-error.ts";
-import { backoffFor, pause, type RegistryTiming, retryAfterMs } from "./timing.ts";
+import { retryDelay } from "./retry.ts";
+import { pause, type RegistryTiming } from "./timing.ts";
 import { cancelled, discard, type HttpAnswer, readBody, type Transport } from "./transport.ts";
 
 const errorBodyBytesMax = 256 * 1024;
@@ -124,14 +125,4 @@ export class Remote {
       throw cancelled(signal);
     }
   }
-}
-
-/** Milliseconds until the next attempt, or undefined when there should be none. */
-export function retryDelay(error: unknown, attempt: number, timing: RegistryTiming): number | undefined {
-  if (attempt >= timing.attemptsMax) return undefined;
-  if (error instanceof TransportError) return error.retryable ? backoffFor(attempt, timing) : undefined;
-  if (!(error instanceof RegistryError) || !error.retryable) return undefined;
-  const asked = retryAfterMs(error.retryAfter, Date.now());
-  if (asked === undefined) return backoffFor(attempt, timing);
-  return asked <= timing.retryAfterMsMax ? asked : undefined;
 }

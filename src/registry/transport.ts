@@ -2,8 +2,10 @@ import type { IncomingHttpHeaders } from "node:http";
 import { Readable } from "node:stream";
 import type { Dispatcher } from "undici";
 import { EngineError } from "#base/errors.ts";
+import { answerHeaders } from "./answer-headers.ts";
 import { guardedLookup, isLinkLocal } from "./link-local.ts";
 import { TransportError, transportError } from "./network-error.ts";
+import { watchRate } from "./rate-watch.ts";
 import type { RegistryTiming } from "./timing.ts";
 
 type Undici = typeof import("./http-library.ts");
@@ -34,6 +36,8 @@ export interface HttpAnswer {
   readonly body: Dispatcher.ResponseData["body"];
   /** Where the answer came from in the end. */
   readonly url: URL;
+  /** How long the body may take. */
+  readonly timing: RegistryTiming;
 }
 
 /** Docker Hub needs one hop, cloud stores two. */
@@ -114,7 +118,13 @@ export class Transport implements AsyncDisposable {
       });
       // A body that nobody reads to its end may fail after its reader left.
       answer.body.on("error", () => {});
-      return { status: answer.statusCode, headers: answer.headers, body: answer.body, url };
+      return {
+        status: answer.statusCode,
+        headers: headersOf(answer, verb(outgoing)),
+        body: answer.body,
+        url,
+        timing: this.#config.timing,
+      };
     } catch (error) {
       if (outgoing.signal.aborted) throw cancelled(outgoing.signal);
       throw transportError(outgoing.method, url, error);
@@ -172,23 +182,36 @@ export function cancelled(signal: AbortSignal): EngineError {
     : new EngineError("cancelled", "context canceled", { cause: signal.reason });
 }
 
-/** Reads a small body away so that the connection can be used again; a large one closes it. */
-export async function discard(answer: HttpAnswer): Promise<void> {
-  await answer.body.dump({ limit: 64 * 1024 }).catch(() => {});
+function headersOf({ headers, body }: Dispatcher.ResponseData, what: string): IncomingHttpHeaders {
+  try {
+    return answerHeaders(headers, what);
+  } catch (error) {
+    body.destroy();
+    throw error;
+  }
+}
+
+/** Reads a small body away so that the connection can be used again; a large or a slow one closes it. */
+export async function discard({ body, timing }: HttpAnswer): Promise<void> {
+  await body.dump({ limit: 64 * 1024, signal: AbortSignal.timeout(timing.idleMs) }).catch(() => {});
 }
 
 /** A whole body within a bound. Throws `TransportError` for a longer or a broken one. */
 export async function readBody(answer: HttpAnswer, bytesMax: number, method = "GET"): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let length = 0;
+  const rate = watchRate(answer.body, answer.timing);
   try {
     for await (const chunk of answer.body as AsyncIterable<Buffer>) {
       length += chunk.length;
+      rate.seen = length;
       if (length > bytesMax) break;
       chunks.push(chunk);
     }
   } catch (error) {
     throw transportError(method, answer.url, error);
+  } finally {
+    rate.stop();
   }
   if (length > bytesMax) {
     throw new TransportError(`response of ${answer.url.origin} is larger than ${bytesMax} bytes`, false);
