@@ -4,6 +4,7 @@ import { join, posix } from "node:path";
 import { EngineError, messageOf } from "#base/errors.ts";
 import type { LooseFile } from "#snapshot/context-tree.ts";
 import type { CopySpec, TreeSource } from "#snapshot/copy-spec.ts";
+import { parseModeChanges } from "#snapshot/mode-change.ts";
 import type { LayerKey } from "#snapshot/snapshotter.ts";
 import { isGitReference } from "#wire/git-reference.ts";
 import { expandWord } from "#wire/word-expand.ts";
@@ -97,8 +98,10 @@ function targetOf(build: StageBuild, instruction: CopyInstruction): string {
   return isDirectory && path !== "/" ? `${path}/` : path;
 }
 
-function modeOf(text: string): number | undefined {
+function modeOf(text: string): CopySpec["chmod"] {
   if (text === "") return undefined;
+  const changes = parseModeChanges(text);
+  if (changes !== undefined) return changes;
   if (!/^[0-7]{1,4}$/.test(text.replace(/^0o?/, "0"))) {
     throw invalid(`invalid chmod parameter: '${text}'. it should be octal string and between 0 and 07777`);
   }

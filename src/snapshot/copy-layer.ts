@@ -11,6 +11,7 @@ import {
   walkSelected,
 } from "./copy-spec.ts";
 import type { LayerEntries } from "./layer-entries.ts";
+import { applyModeChanges } from "./mode-change.ts";
 import { resolveIn, type SourceTree, type TreeNode } from "./source-tree.ts";
 import { unpackInto } from "./unpack-archive.ts";
 
@@ -36,7 +37,7 @@ export function writeCopy(spec: CopySpec, entries: LayerEntries, checkAborted: (
   const own = (node: TreeNode): TreeNode => ({
     ...node,
     ...(owner ?? {}),
-    mode: spec.chmod === undefined || node.type === "symlink" ? node.mode : spec.chmod,
+    mode: modeOf(node, spec.chmod),
   });
   const target = resolveIn(entries.below, spec.target);
   if (target.node !== undefined && target.node.type !== "directory" && wantsDirectory) {
@@ -52,6 +53,11 @@ export function writeCopy(spec: CopySpec, entries: LayerEntries, checkAborted: (
     checkAborted,
   };
   for (const one of selected) copyOne(job, one);
+}
+
+function modeOf(node: TreeNode, chmod: CopySpec["chmod"]): number {
+  if (chmod === undefined || node.type === "symlink") return node.mode;
+  return typeof chmod === "number" ? chmod : applyModeChanges(node.mode, node.type === "directory", chmod);
 }
 
 interface CopyWork {

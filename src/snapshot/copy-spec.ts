@@ -3,6 +3,7 @@ import { type ByteString, bytesOfText, textOfBytes } from "#base/byte-string.ts"
 import { EngineError, errnoOf } from "#base/errors.ts";
 import { baseOf, joinPath } from "./archive-path.ts";
 import { ContextTree, type LooseFile } from "./context-tree.ts";
+import type { ModeChange } from "./mode-change.ts";
 import { resolveIn, type SourceTree, type TreeNode } from "./source-tree.ts";
 import { StackTree } from "./stack-tree.ts";
 
@@ -22,8 +23,8 @@ export interface CopySpec {
   readonly target: string;
   /** `user[:group]` by name or number, "" to keep the owners. */
   readonly chown: string;
-  /** Permission bits, undefined to keep them. */
-  readonly chmod: number | undefined;
+  /** Permission bits, changes of them, undefined to keep them. */
+  readonly chmod: number | readonly ModeChange[] | undefined;
   readonly excludes: readonly string[];
   /** Keep the directories in front of each source; `/./` says from where on. */
   readonly parents: boolean;

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { call } from "../peers/engine-call.ts";
 import type { TestDaemon } from "../peers/skiffd.ts";
-import { build, contextTar, startBuildDaemon } from "./build-lab.ts";
+import { build, contextTar, said, startBuildDaemon } from "./build-lab.ts";
 
 /** Builds over the wire against a real daemon: what comes out, what is cached, what bad input and interruptions leave. */
 let daemon: TestDaemon;
@@ -35,13 +35,6 @@ async function inspect(name: string): Promise<ImageJson> {
   const answer = await call<ImageJson>(daemon.socket, "GET", `/images/${name}/json`);
   assert.equal(answer.status, 200, answer.text);
   return answer.body!;
-}
-
-/** Output of a build whose last RUN says something, without the builder's own lines. */
-function said(output: string): string[] {
-  return output
-    .split("\n")
-    .filter((line) => line !== "" && !/^(?:Step | ---> |Removing |Successfully )/.test(line));
 }
 
 /** Nothing of a build may stay but images and cache. */

@@ -53,6 +53,13 @@ export function contextTar(entries: Readonly<Record<string, Entry>>, mtimeSecond
   return Buffer.concat(chunks);
 }
 
+/** What the steps of a build say, without the builder's own lines. */
+export function said(output: string): string[] {
+  return output
+    .split("\n")
+    .filter((line) => line !== "" && !/^(?:Step | ---> |Removing |Successfully )/.test(line));
+}
+
 export interface BuildAnswer {
   readonly status: number;
   /** All `stream` texts together. */
