@@ -146,8 +146,20 @@ export class DiskRegistryStore implements RegistryStore {
     using _ = await this.#contentLocks.acquire(blob.content);
     if (await this.#content.has(blob.content)) await unlink(blob.path);
     else await this.#content.adopt(blob.path, blob.content);
-    await this.#content.sync();
-    await this.#addLink(repository, blob, also);
+    await this.#orGiveBack(blob.content, async () => {
+      await this.#content.sync();
+      await this.#addLink(repository, blob, also);
+    });
+  }
+
+  /** Under the content's lock. What no row names after a failure goes at once: a full disk is the likeliest reason. */
+  async #orGiveBack(content: Digest, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (!this.#usage.has(content)) await this.#content.remove(content);
+      throw error;
+    }
   }
 
   /** Makes a blob of one repository readable in another, without its bytes. False when it is not there. */
@@ -280,11 +292,13 @@ export class DiskRegistryStore implements RegistryStore {
   ): Promise<void> {
     const content = digestOf(bytes);
     using _ = await this.#contentLocks.acquire(content);
-    await this.#content.put(bytes);
-    await this.#database.commit([
-      insertManifest(repository, content, record),
-      ...(tag === undefined ? [] : [insertTag(repository, tag, record.digest)]),
-    ]);
+    await this.#orGiveBack(content, async () => {
+      await this.#content.put(bytes);
+      await this.#database.commit([
+        insertManifest(repository, content, record),
+        ...(tag === undefined ? [] : [insertTag(repository, tag, record.digest)]),
+      ]);
+    });
     this.#usage.add(content, bytes.length);
     this.#cache.set(content, bytes);
     index.addManifest({ ...record, content });

@@ -107,21 +107,27 @@ export class RepositoryIndex {
     return found;
   }
 
-  /** What no tag reaches, an index before what it names. */
+  /** What no tag reaches, an index before what it names. No recursion: a hostile index nests as deep as it likes. */
   unreachable(): Manifest[] {
     const reachable = this.reachable();
     const seen = new Set<RegistryDigest>();
     const found: Manifest[] = [];
-    const visit = (manifest: Manifest): void => {
-      if (reachable.has(manifest.digest) || seen.has(manifest.digest)) return;
+    const stack: { manifest: Manifest; isDone: boolean }[] = [];
+    const visit = (manifest: Manifest | undefined): void => {
+      if (manifest === undefined || reachable.has(manifest.digest) || seen.has(manifest.digest)) return;
       seen.add(manifest.digest);
-      for (const child of manifest.children) {
-        const below = this.manifests.get(child);
-        if (below !== undefined) visit(below);
-      }
-      found.push(manifest);
+      stack.push({ manifest, isDone: false });
     };
-    for (const manifest of this.manifests.values()) visit(manifest);
+    for (const manifest of this.manifests.values()) {
+      visit(manifest);
+      for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
+        if (top.isDone) found.push(stack.pop()!.manifest);
+        else {
+          top.isDone = true;
+          for (const child of top.manifest.children) visit(this.manifests.get(child));
+        }
+      }
+    }
     return found.reverse();
   }
 }

@@ -1,6 +1,6 @@
 import { createHash, type Hash, randomUUID } from "node:crypto";
 import { constants, mkdirSync, readdirSync, statSync, unlinkSync } from "node:fs";
-import { type FileHandle, open, unlink } from "node:fs/promises";
+import { type FileHandle, link, open, unlink } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
 import { join } from "node:path";
 import type { Digest } from "#base/digest.ts";
@@ -172,15 +172,18 @@ export class Uploads {
   ): Promise<T> {
     return await this.#exclusive(upload, async () => {
       await this.#append(upload, request, range, onBytes, true);
+      // The store takes a second name of the file away: until the row is gone the session can be gone on with.
+      const second = `${upload.path}.whole`;
       try {
-        const also = [deleteRow(upload.id)];
-        return await take({ ...(await this.#verified(upload, digest)), also });
+        const verified = await this.#verified(upload, digest);
+        await link(upload.path, second);
+        return await take({ ...verified, path: second, also: [deleteRow(upload.id)] });
       } catch (error) {
-        await this.#database.commit([deleteRow(upload.id)], { durable: false });
+        await this.#forget(upload);
         throw error;
       } finally {
         this.#sessions.delete(upload.id);
-        await removeFile(upload.path);
+        await Promise.all([removeFile(upload.path), removeFile(second)]);
       }
     });
   }
@@ -245,6 +248,7 @@ export class Uploads {
     } catch (error) {
       // What came is kept: the client asks how much and goes on from there.
       if (error instanceof BodyBroken) await file.truncate(upload.sizeBytes);
+      else if (isFull(error)) await this.#forget(upload);
       throw error;
     } finally {
       upload.writer = undefined;
@@ -256,10 +260,15 @@ export class Uploads {
   /** Forgets a session and what it brought. */
   async cancel(upload: Upload): Promise<void> {
     await this.#exclusive(upload, async () => {
-      this.#sessions.delete(upload.id);
-      await removeFile(upload.path);
-      await this.#database.commit([deleteRow(upload.id)], { durable: false });
+      await this.#forget(upload);
     });
+  }
+
+  /** On a full disk too: that is when the space is needed. */
+  async #forget(upload: Upload): Promise<void> {
+    this.#sessions.delete(upload.id);
+    await removeFile(upload.path);
+    await this.#database.commit([deleteRow(upload.id)], { durable: false });
   }
 
   async expire(idleSinceMs: number): Promise<number> {
@@ -292,6 +301,11 @@ export class OutOfOrder extends EngineError {
     super("invalid", "the chunk does not begin where the last one ended", { code: "out-of-order" });
     this.upload = upload;
   }
+}
+
+function isFull(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno === "ENOSPC" || errno === "EDQUOT";
 }
 
 function unknownUpload(): RegistryFault {
