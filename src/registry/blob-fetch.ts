@@ -70,12 +70,6 @@ async function onePass(
   timing: RegistryTiming,
 ): Promise<void> {
   const answer = await ask(remote, path, position.received, options.signal);
-  if (answer === undefined) {
-    // 416: what is kept does not fit the registry's blob.
-    await writer.restart();
-    position.received = 0;
-    throw new TransportError("unexpected EOF", true);
-  }
   const start = startOf(answer);
   if (start > position.received) throw new TransportError("registry answered with another range", false);
   const length = answer.headers["content-length"];
@@ -110,17 +104,15 @@ async function onePass(
   if (position.received < descriptor.size) throw new TransportError("unexpected EOF", true);
 }
 
-async function ask(
-  remote: Remote,
-  path: string,
-  from: number,
-  signal: AbortSignal,
-): Promise<HttpAnswer | undefined> {
+async function ask(remote: Remote, path: string, from: number, signal: AbortSignal): Promise<HttpAnswer> {
   const headers: Record<string, string> = from === 0 ? {} : { range: `bytes=${from}-` };
   try {
     return await remote.once({ method: "GET", path, headers, signal });
   } catch (error) {
-    if (error instanceof RegistryError && error.status === 416 && from > 0) return undefined;
+    // A registry that has no such range may have the blob. What is there stays, since a reader may have taken it: the digest
+    // tells whether it was right.
+    if (error instanceof RegistryError && error.status === 416 && from > 0)
+      return await ask(remote, path, 0, signal);
     throw error;
   }
 }
