@@ -46,8 +46,8 @@ export class DistributionLab implements AsyncDisposable {
 
   static async open(options: Partial<RegistryOptions> = {}): Promise<DistributionLab> {
     await using parts = new AsyncDisposableStack();
-    const root = mkdtempSync(join(tmpdir(), "skiff-distribution-"));
-    parts.defer(() => rmSync(root, { recursive: true, force: true }));
+    const root = options.root ?? mkdtempSync(join(tmpdir(), "skiff-distribution-"));
+    if (options.root === undefined) parts.defer(() => rmSync(root, { recursive: true, force: true }));
     const open = { registry: await openRegistry({ ...options, root }) };
     parts.defer(() => open.registry.close());
     const server = createServer((incoming, response) => open.registry.handle(incoming, response));
