@@ -23,6 +23,8 @@ export interface Served extends AsyncDisposable {
   requests(): Record<string, unknown>[];
   /** Waits for its log to hold the text. */
   logged(text: string): Promise<void>;
+  /** Resolves with the exit code. */
+  readonly exited: Promise<number | null>;
   /** SIGTERM; resolves with the exit code. */
   stop(): Promise<number | null>;
 }
@@ -39,7 +41,7 @@ export async function serve(folder: string, ...flags: string[]): Promise<Served>
   const at = (name: string): string => join(folder, name);
   const argv = ["registry", "serve", "--root", at("root"), "--listen", "127.0.0.1:0", ...flags];
   const child = spawn(skiff, argv, { stdio: ["ignore", openSync(at("out"), "a"), openSync(at("err"), "w")] });
-  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
   const log = (): string => readFileSync(at("err"), "utf8");
   const logged = async (text: string): Promise<void> => {
     const deadline = performance.now() + 20_000;
@@ -51,8 +53,7 @@ export async function serve(folder: string, ...flags: string[]): Promise<Served>
   };
   const end = async (signal: NodeJS.Signals): Promise<number | null> => {
     if (child.exitCode === null && child.signalCode === null) child.kill(signal);
-    await ended;
-    return child.exitCode;
+    return await exited;
   };
   await logged("the registry is ready");
   const ready = JSON.parse(
@@ -65,6 +66,7 @@ export async function serve(folder: string, ...flags: string[]): Promise<Served>
     metrics: ready.metricsListen,
     root: at("root"),
     child,
+    exited,
     log,
     logged,
     requests: () =>
@@ -100,6 +102,8 @@ export function run(
   child.stderr.on("data", (bytes: Buffer) => {
     texts.err += bytes.toString();
   });
+  // A program that reads nothing may be gone already.
+  child.stdin.on("error", () => {});
   child.stdin.end(input);
   return new Promise((resolve, reject) => {
     child.once("error", reject);
