@@ -20,6 +20,8 @@ const packages = [
   "libsubid4",
   "docker-registry",
   "skopeo",
+  "buildah",
+  "umoci",
   "iptables",
   "libxtables12",
   "libip4tc2",
@@ -28,9 +30,10 @@ const packages = [
   "libnfnetlink0",
   "libgpgme11",
   "libassuan0",
+  "libdevmapper1.02.1",
 ] as const;
 
-const formatVersion = "2";
+const formatVersion = "3";
 
 export interface Peers {
   /** Root of the unpacked packages. */
