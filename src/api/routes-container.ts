@@ -146,9 +146,6 @@ function laterRoutes(): Route[] {
   return [
     later("GET", "/containers/{id}/stats", "reading a container's statistics"),
     later("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
-    later("HEAD", "/containers/{id}/archive", "copying from a container"),
-    later("GET", "/containers/{id}/archive", "copying from a container"),
-    later("PUT", "/containers/{id}/archive", "copying to a container"),
     later("GET", "/containers/{id}/checkpoints", "checkpointing a container"),
     later("POST", "/containers/{id}/checkpoints", "checkpointing a container"),
   ];

@@ -88,6 +88,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
       volumes,
       networks,
       runtime,
+      copyWorkers: parts.use(new LayerWorkers({ size: copyThreadsMax })),
       events,
       clock,
       log,
@@ -133,6 +134,9 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
+
+/** Archives that are unpacked into containers at a time; a thread is there while one is. More wait. */
+const copyThreadsMax = 8;
 
 /** Three chains that need nothing of each other are made side by side: most of a start is waiting for helpers. */
 async function layFoundation(

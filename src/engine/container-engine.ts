@@ -12,6 +12,14 @@ import type { ContainerUpdateBody, ExecCreateBody, ExecStartBody } from "#wire/c
 import type { Filters } from "#wire/filters.ts";
 import { createStepContainer, removeAbandonedSteps, type StepContainerRequest } from "./build-step.ts";
 import type { Container } from "./container.ts";
+import {
+  archiveOfContainer,
+  type CopyPlace,
+  type ExtractRequest,
+  extractToContainer,
+  type PathStat,
+  statContainerPath,
+} from "./container-archive.ts";
 import { type CommitSource, commitSource } from "./container-commit.ts";
 import type { ContainerContext, ContainerDefaults, ContainerEngineDeps } from "./container-context.ts";
 import { type Created, type CreateRequest, createContainer } from "./container-create.ts";
@@ -76,6 +84,13 @@ export interface ContainerEngine extends AsyncDisposable {
   commitSource(reference: string, pause: boolean): Promise<CommitSource>;
   /** The container's file system as one flat tar. */
   export(reference: string, signal: AbortSignal): Readable;
+  /** Status of a path in a container (`docker cp`). */
+  statPath(place: CopyPlace): Promise<PathStat>;
+  archive(
+    place: CopyPlace,
+    signal: AbortSignal,
+  ): Promise<{ readonly stat: PathStat; readonly archive: Readable }>;
+  extract(request: ExtractRequest, signal: AbortSignal): Promise<void>;
   createExec(reference: string, body: ExecCreateBody): string;
   startExec(execId: string, body: ExecStartBody): ExecStart;
   inspectExec(execId: string): ExecInspectJson;
@@ -202,6 +217,9 @@ function engineOf(ctx: ContainerContext, execs: ExecTable, background: Set<Promi
     },
     commitSource: async (reference, pause) => commitSource(ctx, find(reference), pause),
     export: (reference, signal) => exportContainer(ctx, find(reference), signal),
+    statPath: async (place) => statContainerPath(ctx, find(place.reference), place),
+    archive: async (place, signal) => archiveOfContainer(ctx, find(place.reference), place, signal),
+    extract: async (request, signal) => extractToContainer(ctx, find(request.reference), request, signal),
     createExec: (reference, body) => createExec(ctx, execs, find(reference), body),
     startExec: (id, body) => {
       const { exec, container } = execOf(id);
@@ -241,6 +259,7 @@ async function close(ctx: ContainerContext, background: ReadonlySet<Promise<void
     container.closePendingAttaches();
   }
   await Promise.all([...ctx.early].map((container) => dropEarly(ctx, container)));
+  await Promise.all([...ctx.table.all()].map(({ copies }) => copies.drain(0, "the daemon stops")));
   while (background.size > 0) await Promise.allSettled(background);
   for (const container of ctx.table.all()) container.sandbox?.detach();
 }

@@ -35,6 +35,7 @@ export async function removeContainer(
     await dropEarly(ctx, container);
     await killAndWait(ctx, container);
     await container.cleanup;
+    await container.copies.drain(0, "the container is removed");
     await eraseContainer(ctx, container, options);
   } catch (error) {
     container.removing = false;

@@ -260,3 +260,21 @@ function volumeWithOptions(
     { code: "not-supported" },
   );
 }
+
+/** For a container that is not being started: other containers may be gone, and no namespace of theirs is named. */
+export function requestByItself(ctx: ContainerContext, container: Container): SandboxRequest {
+  const { document } = container;
+  const before = document.hostConfig;
+  const plain = (mode: string): string => (mode.startsWith("container:") ? "" : mode);
+  document.hostConfig = {
+    ...before,
+    NetworkMode: plain(before.NetworkMode),
+    IpcMode: plain(before.IpcMode),
+    PidMode: plain(before.PidMode),
+  };
+  try {
+    return sandboxRequest(ctx, container, undefined);
+  } finally {
+    document.hostConfig = before;
+  }
+}

@@ -52,9 +52,13 @@ function checkStartable(container: Container): void {
   }
 }
 
+/** A copy that holds the mount of an earlier life is waited for no longer than this. */
+const copyGraceMs = 10_000;
+
 /** The start itself, for a user's and the restart policy's: the caller holds the container's lock. */
 export async function launch(ctx: ContainerContext, container: Container): Promise<void> {
   await container.cleanup;
+  await container.copies.drain(copyGraceMs, "the container is started");
   const { state } = container;
   let sandbox: Sandbox;
   let started: Started;

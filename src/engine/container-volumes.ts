@@ -43,7 +43,7 @@ function sourceError(mount: MountPoint, cause: unknown): EngineError {
 export async function fillVolumes(
   ctx: ContainerContext,
   container: Container,
-  sandbox: Sandbox,
+  sandbox: Pick<Sandbox, "rootPath">,
 ): Promise<void> {
   for (const mount of container.document.mounts) {
     if (mount.kind !== "volume" || !mount.copyUp) continue;

@@ -3,6 +3,7 @@ import type { ContainerId, ExecId } from "#base/ids.ts";
 import type { Attachment } from "#network/network.ts";
 import type { Sandbox } from "#runtime/runtime.ts";
 import type { AttachOptions, StdioStream } from "#runtime/shim.ts";
+import { ContainerCopies } from "./container-copies.ts";
 import type { ContainerDocument, ContainerState } from "./container-document.ts";
 import type { EarlySandbox } from "./container-early.ts";
 import type { Exec } from "./exec-record.ts";
@@ -42,6 +43,8 @@ export class Container {
   cleanup: Promise<void> = Promise.resolve();
   /** The next exit is asked for: no restart policy, whatever it says. */
   exitOnNext = false;
+  /** What is being copied into and out of it. */
+  readonly copies = new ContainerCopies();
   /** A sandbox made ahead of the first start. */
   early: { readonly result: Promise<EarlySandbox | undefined>; readonly timer: NodeJS.Timeout } | undefined;
   /** `restart` is at work: an exit does not remove the container. */

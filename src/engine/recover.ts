@@ -12,12 +12,12 @@ import { mkdir, readdir, rm } from "node:fs/promises";
 import { errnoOf, messageOf } from "#base/errors.ts";
 import { isId } from "#base/ids.ts";
 import { Semaphore } from "#base/lock.ts";
-import type { Sandbox, SandboxRequest } from "#runtime/runtime.ts";
+import type { Sandbox } from "#runtime/runtime.ts";
 import type { ExitRecord } from "#runtime/shim.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, runDirOf, stateDirOf } from "./container-context.ts";
 import { handleExit } from "./container-exit.ts";
-import { sandboxRequest } from "./container-request.ts";
+import { requestByItself } from "./container-request.ts";
 import { startContainer } from "./container-start.ts";
 import { shouldStartWithDaemon } from "./restart-policy.ts";
 import { requireNext } from "./transitions.ts";
@@ -73,29 +73,11 @@ async function recoverOne(ctx: ContainerContext, container: Container, hasRunDir
     await ctx.table.save(container);
   }
   if (!container.isUp && !hasRunDir) return;
-  const found = await ctx.runtime.recover(recoveryRequest(ctx, container));
+  const found = await ctx.runtime.recover(requestByItself(ctx, container));
   if (found !== undefined && "sandbox" in found) await takeOver(ctx, container, found.sandbox);
   else if (found !== undefined) adoptExit(ctx, container, found.exit);
   else if (container.isUp) applyExit(ctx, container, lostExit(ctx, container, "the shim is gone"));
   else await forgetStart(ctx, container);
-}
-
-/** The network is joined already and other containers may be gone: the request names no namespace of either. */
-function recoveryRequest(ctx: ContainerContext, container: Container): SandboxRequest {
-  const { document } = container;
-  const before = document.hostConfig;
-  const plain = (mode: string): string => (mode.startsWith("container:") ? "" : mode);
-  document.hostConfig = {
-    ...before,
-    NetworkMode: plain(before.NetworkMode),
-    IpcMode: plain(before.IpcMode),
-    PidMode: plain(before.PidMode),
-  };
-  try {
-    return sandboxRequest(ctx, container, undefined);
-  } finally {
-    document.hostConfig = before;
-  }
 }
 
 async function takeOver(ctx: ContainerContext, container: Container, sandbox: Sandbox): Promise<void> {

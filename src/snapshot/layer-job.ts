@@ -5,6 +5,8 @@ import {
   errorKinds,
   SyscallError,
 } from "#base/errors.ts";
+import type { ExtractJob, PathStatJob } from "./container-jobs.ts";
+import type { PathStat } from "./container-path.ts";
 import type { ContextJob, ContextOutcome } from "./context-job.ts";
 import type { CopyDigestJob, DeriveJob, DeriveOutcome } from "./derive-job.ts";
 import type { BundleMember, Change } from "./snapshotter.ts";
@@ -21,6 +23,8 @@ export type LayerJob =
   | ContextJob
   | CopyDigestJob
   | DeriveJob
+  | PathStatJob
+  | ExtractJob
   | TarJob;
 
 /** A finished layer as a tar, measured and perhaps compressed (pack-job.ts). */
@@ -74,6 +78,8 @@ export interface TarJob {
   /** Path inside the directory to start at (resolved beneath it), and the name it gets in the archive. */
   readonly from?: string;
   readonly as?: string;
+  /** The directory is a container's root: the kernel's file systems in it and its devices are left out. */
+  readonly container?: true;
 }
 
 export type ApplyOutcome =
@@ -98,6 +104,8 @@ export interface JobResults {
   changes: readonly Change[];
   bundle: readonly BundleMember[];
   pack: PackOutcome;
+  "path-stat": PathStat | undefined;
+  extract: undefined;
   tar: undefined;
 }
 
@@ -109,6 +117,14 @@ export interface JobMessage {
 
 /** Cells of a job's control block (Int32). */
 export const controlCells = { aborted: 0, credits: 1 } as const;
+
+/** What a job calls now and then. */
+export function abortCheck(control: Int32Array): () => void {
+  return () => {
+    if (Atomics.load(control, controlCells.aborted) !== 0)
+      throw new EngineError("cancelled", "context canceled", { code: "aborted" });
+  };
+}
 
 /** Chunks of a stream that may be on their way to a slow reader. */
 export const streamCredits = 4;

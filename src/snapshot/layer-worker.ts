@@ -9,10 +9,13 @@ import { workInLongSlices } from "#sys/scheduling.ts";
 import { syncFileSystem } from "#sys/statfs.ts";
 import { runApply } from "./apply-job.ts";
 import { runBundle } from "./bundle-job.ts";
+import { runExtract, runPathStat } from "./container-jobs.ts";
+import { isLeftOut } from "./container-path.ts";
 import { runContext } from "./context-job.ts";
-import { abortCheck, runCopyDigest, runDerive } from "./derive-job.ts";
+import { runCopyDigest, runDerive } from "./derive-job.ts";
 import { layerChanges } from "./layer-changes.ts";
 import {
+  abortCheck,
   controlCells,
   type JobMessage,
   type JobReply,
@@ -121,6 +124,7 @@ function runTar(job: TarJob, id: number, control: Int32Array): undefined {
       ...(below === undefined ? {} : { below }),
       ...(job.from === undefined ? {} : { from: job.from }),
       ...(job.as === undefined ? {} : { as: job.as }),
+      ...(job.container === true ? { leaveOut: isLeftOut } : {}),
     });
   });
   stream.flush();
@@ -161,6 +165,10 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
       return runBundle(job, control);
     case "pack":
       return runPack(job, control);
+    case "path-stat":
+      return runPathStat(job);
+    case "extract":
+      return runExtract(job, control);
     case "tar":
       return runTar(job, id, control);
   }

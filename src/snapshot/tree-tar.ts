@@ -21,7 +21,7 @@ import { baseOf, joinPath, parentOf, whiteoutPrefix } from "./archive-path.ts";
 import { isOpaque, isWhiteout, type LayerStack } from "./layer-stack.ts";
 import { walkMerged } from "./merged-walk.ts";
 import { isMountPoint } from "./mount-points.ts";
-import { walkTree } from "./tree-walk.ts";
+import { type Visited, walkTree } from "./tree-walk.ts";
 
 export interface TreeTarOptions {
   /**
@@ -38,6 +38,8 @@ export interface TreeTarOptions {
   readonly mtimeNsMax?: bigint;
   /** Paths that are left out while nothing is in them and the layers below lack them: targets of a container's mounts. */
   readonly omit?: ReadonlySet<string>;
+  /** Directories whose content is left out. Only with `from`. */
+  readonly leaveOut?: (directory: Visited) => boolean;
 }
 
 const typeNames = new Map([
@@ -252,7 +254,7 @@ export function writeTreeTar(
       writer.add(dirFd, name, path, path, stat);
       return undefined;
     });
-  } else addFrom(rootFd, writer, options.from, options.as);
+  } else addFrom(rootFd, writer, options.from, options);
   writer.finish();
 }
 
@@ -263,7 +265,12 @@ export function writeMergedTar(rootFds: readonly number[], write: (chunk: Uint8A
   writer.finish();
 }
 
-function addFrom(rootFd: number, writer: TreeWriter, from: string, as: string | undefined): void {
+function addFrom(
+  rootFd: number,
+  writer: TreeWriter,
+  from: string,
+  { as, leaveOut }: Pick<TreeTarOptions, "as" | "leaveOut">,
+): void {
   const trimmed = bytesOfText(from.replace(/\/+$/, ""));
   const base = baseOf(trimmed);
   // The last name is not followed; `.`, `..` and the root itself are directories either way.
@@ -293,7 +300,9 @@ function addFrom(rootFd: number, writer: TreeWriter, from: string, as: string | 
   writer.add(fd, here, trimmed, name, stat);
   walkTree(fd, (visited) => {
     const path = joinPath(trimmed, visited.path);
-    writer.add(visited.dirFd, visited.name, path, joinPath(name, visited.path), visited.stat);
-    return undefined;
+    // Docker's name for the root is `/`.
+    const as = (name === "/" ? `/${visited.path}` : joinPath(name, visited.path)) as ByteString;
+    writer.add(visited.dirFd, visited.name, path, as, visited.stat);
+    return visited.stat.type === S_IFDIR && leaveOut?.({ ...visited, path }) === true ? false : undefined;
   });
 }

@@ -1,0 +1,90 @@
+import type { Decompressor } from "#archive/compression.ts";
+import { detectBytes } from "#archive/compression.ts";
+import { TarReader } from "#archive/tar-read.ts";
+import { EngineError } from "#base/errors.ts";
+import { openRoot } from "#sys/beneath.ts";
+import { closeFd } from "#sys/files.ts";
+import { isKernelFileSystem } from "#sys/kernel-file-systems.ts";
+import { openArchive } from "./archive-format.ts";
+import { ByteRingReader } from "./byte-ring.ts";
+import { ContainerExtractor, checkWritable } from "./container-extract.ts";
+import {
+  openExtractionPoint,
+  type PathStat,
+  parseContainerPath,
+  statContainerPath,
+} from "./container-path.ts";
+
+/** A look at one path of a container. */
+export interface PathStatJob {
+  readonly kind: "path-stat";
+  /** Leads to the container's root. */
+  readonly root: string;
+  readonly path: string;
+}
+
+/** An archive that arrives through a ring, into a directory of a container. */
+export interface ExtractJob {
+  readonly kind: "extract";
+  readonly root: string;
+  readonly path: string;
+  readonly ring: SharedArrayBuffer;
+  readonly noOverwriteDirNonDir: boolean;
+  readonly owner?: { readonly uid: number; readonly gid: number };
+  readonly mounts: readonly { readonly destination: string; readonly readOnly: boolean }[];
+  readonly readonlyRoot: boolean;
+}
+
+export function runPathStat(job: PathStatJob): PathStat | undefined {
+  const rootFd = openRoot(job.root);
+  try {
+    return statContainerPath(rootFd, parseContainerPath(job.path));
+  } finally {
+    closeFd(rootFd);
+  }
+}
+
+/** Throws ENOENT where the directory is missing; all else in Docker's words. */
+export function runExtract(job: ExtractJob, control: Int32Array): undefined {
+  using resources = new DisposableStack();
+  const rootFd = openRoot(job.root);
+  resources.defer(() => closeFd(rootFd));
+  const { path } = parseContainerPath(job.path);
+  const point = openExtractionPoint(rootFd, path);
+  resources.defer(() => closeFd(point.fd));
+  if (!point.isDirectory || isKernelFileSystem(point.fd)) {
+    throw new EngineError("system", "extraction point is not a directory", { code: "extract" });
+  }
+  checkWritable(point.canonical, job.mounts, job.readonlyRoot);
+  const { noOverwriteDirNonDir, owner } = job;
+  const extractor = resources.use(
+    new ContainerExtractor(rootFd, {
+      target: point.canonical,
+      noOverwriteDirNonDir,
+      ...(owner === undefined ? {} : { owner }),
+    }),
+  );
+  unpack(new ByteRingReader(job.ring, control), new TarReader(extractor), resources);
+  extractor.complete();
+  return undefined;
+}
+
+function unpack(source: ByteRingReader, tar: TarReader, resources: DisposableStack): void {
+  let head = Buffer.alloc(0);
+  let decompressor: Decompressor | undefined;
+  resources.defer(() => decompressor?.close());
+  const begin = (): void => {
+    decompressor = openArchive(head, (chunk) => tar.push(chunk));
+    decompressor.push(head);
+  };
+  for (let chunk = source.read(); chunk !== undefined; chunk = source.read()) {
+    if (decompressor !== undefined) decompressor.push(chunk);
+    else {
+      head = Buffer.concat([head, chunk]);
+      if (head.length >= detectBytes) begin();
+    }
+  }
+  if (decompressor === undefined) begin();
+  decompressor?.finish();
+  tar.finish();
+}
