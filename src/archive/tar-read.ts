@@ -349,6 +349,13 @@ export class TarReader {
   }
 }
 
+/** Holds an entry that was not read from an archive to the same bounds. Throws code `archive-limit`. */
+export function checkEntry({ path, linkPath, sizeBytes }: TarEntry): void {
+  checkPath(path);
+  checkPath(linkPath);
+  checkRealSize(sizeBytes);
+}
+
 function isZero(block: Buffer): boolean {
   for (let index = 0; index < blockBytes; index += 1) if (block[index] !== 0) return false;
   return true;

@@ -1,7 +1,6 @@
 /** Where a build's files come from: the request's body, a URL, a git repository. All become one file with an index beside it. */
 import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
-import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { detectBytes, detectFormat } from "#archive/compression.ts";
 import { fetchGit } from "#archive/git-source.ts";
@@ -9,13 +8,13 @@ import { blockBytes, checksumMatches } from "#archive/tar-format.ts";
 import { TarWriter } from "#archive/tar-write.ts";
 import { type ByteString, bytesOfText } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
+import { limits } from "#base/limits.ts";
 import type { GitRequest, GitSource } from "#builder/step-executor.ts";
-import { GrowingCells } from "#content/growing-cells.ts";
+import { RingWriter } from "#content/byte-ring.ts";
 import type { ContextOutcome } from "#snapshot/context-job.ts";
 import type { TreeSource } from "#snapshot/copy-spec.ts";
 import { isGitReference, parseGitReference, withoutSecrets } from "#wire/git-reference.ts";
 import type { ImageContext, Report } from "./image-context.ts";
-import { spool } from "./layer-import.ts";
 
 export interface ContextRequest {
   readonly body: AsyncIterable<Uint8Array>;
@@ -34,6 +33,8 @@ export interface TakenContext {
 
 /** Programs that a daemon started by anything may not find in its environment. */
 const gitEnv = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
+/** Pieces smaller than what wakes the index wait for it no longer than this. */
+const tellMs = 5;
 const dockerfileBytesMax = 4 * 1024 * 1024;
 
 /** Takes the context in while it arrives. Throws `invalid` in Docker's words where there is no Dockerfile. */
@@ -77,22 +78,21 @@ async function indexArchive(
   { input, directory, name, dockerfile, appliesIgnore }: ArchiveRequest,
   signal: AbortSignal,
 ): Promise<{ readonly outcome: ContextOutcome; readonly indexPath: string }> {
-  const path = join(directory, name);
-  const indexPath = `${path}.index`;
-  const cells = new GrowingCells(0);
+  const dataPath = join(directory, name);
+  const indexPath = `${dataPath}.index`;
+  const ring = new RingWriter();
   const stop = new AbortController();
   const both = AbortSignal.any([signal, stop.signal]);
-  await (await open(path, "wx", 0o600)).close();
-  const job = { path, cells: cells.buffer, dataPath: `${path}.data`, indexPath, dockerfile, appliesIgnore };
+  const job = { ring: ring.buffer, dataPath, indexPath, dockerfile, appliesIgnore };
   const indexing = ctx.snapshotter.indexContext(job, both);
   indexing.catch((error: unknown) => stop.abort(error));
   try {
-    await spoolTo(input, path, cells, both);
+    await pour(input, ring, both);
   } catch (error) {
     // What the index found wrong is the reason, not that the reading was ended for it. Judged before the index is told to
     // give up, which it reports as a failure of its own.
     const failure: unknown = stop.signal.aborted ? stop.signal.reason : error;
-    cells.settle("failed");
+    ring.settle("failed");
     await indexing.catch(() => {});
     if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: signal.reason });
     throw failure;
@@ -100,18 +100,21 @@ async function indexArchive(
   return { outcome: await indexing, indexPath };
 }
 
-async function spoolTo(
-  input: AsyncIterable<Uint8Array>,
-  path: string,
-  cells: GrowingCells,
-  signal: AbortSignal,
-): Promise<void> {
-  const file = await open(path, "r+");
+async function pour(input: AsyncIterable<Uint8Array>, ring: RingWriter, signal: AbortSignal): Promise<void> {
+  let length = 0;
+  const tell = setInterval(() => ring.tell(), tellMs);
   try {
-    await spool(input, file, cells, signal, "the build context");
+    for await (const chunk of input) {
+      length += chunk.length;
+      if (length > limits.layerBytesMax) throw new EngineError("invalid", "the build context is too large");
+      const full = ring.write(chunk, signal);
+      if (full !== undefined) await full;
+      else if (signal.aborted) throw signal.reason;
+    }
   } finally {
-    await file.close();
+    clearInterval(tell);
   }
+  ring.settle("complete");
 }
 
 /** `remote` as an archive. Throws `invalid` for what is neither http nor git. */

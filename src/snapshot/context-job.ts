@@ -1,24 +1,25 @@
 import { createHash, type Hash } from "node:crypto";
-import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
-import { type Decompressor, detectBytes, detectFormat } from "#archive/compression.ts";
+import { writeFileSync } from "node:fs";
+import { type Decompressor, detectBytes } from "#archive/compression.ts";
 import { cleanSlashPath, IgnoreRules, readIgnoreFile } from "#archive/ignore.ts";
 import type { TarEntry } from "#archive/tar-format.ts";
 import { TarReader, type TarSink } from "#archive/tar-read.ts";
 import { type ByteString, bytesOfText, textOfBytes } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
-import { SourceReader } from "./apply-job.ts";
+import { RingReader } from "#content/byte-ring.ts";
 import { openArchive } from "./archive-format.ts";
 import { cleanPath, parentOf } from "./archive-path.ts";
+import { ContextData } from "./context-data.ts";
 import { type ContextEntry, ContextTree, type Piece } from "./context-tree.ts";
+import { abortCheck } from "./layer-job.ts";
 import { PathMap, readSmallFile } from "./source-tree.ts";
 
 /** Takes in a build context while it arrives. */
 export interface ContextJob {
   readonly kind: "context";
-  /** The archive, which may still grow. */
-  readonly path: string;
-  readonly cells?: SharedArrayBuffer;
-  /** Made by the job when the archive is compressed: its data lies there instead of in the archive. */
+  /** A ring (byte-ring.ts) through which the archive comes. */
+  readonly ring: SharedArrayBuffer;
+  /** Made by the job: the data of all small files. Each large one has a file of its own beside it, `<dataPath>.<n>`. */
   readonly dataPath: string;
   readonly indexPath: string;
   /** The Dockerfile's name in the context; its text is part of the result. */
@@ -38,18 +39,18 @@ const textBytesMax = 4 * 1024 * 1024;
 /** A context of more names is taken for an attack: an index line costs some 300 bytes. */
 const entriesMax = 1_000_000;
 const xattrBytesMax = 64 * 1024;
+const chunkBytes = 1024 * 1024;
 
 class ContextSink implements TarSink {
   readonly entries = new PathMap<ContextEntry>();
-  readonly #position: (chunk: Uint8Array) => number;
+  readonly #data: ContextData;
   #current:
     | { readonly path: ByteString; readonly entry: TarEntry; readonly pieces: Piece[]; readonly hash: Hash }
     | undefined;
   #filled = 0;
 
-  /** `position` says where in the data file a chunk lies. */
-  constructor(position: (chunk: Uint8Array) => number) {
-    this.#position = position;
+  constructor(data: ContextData) {
+    this.#data = data;
   }
 
   entry(entry: TarEntry): void {
@@ -68,6 +69,7 @@ class ContextSink implements TarSink {
       return;
     }
     if (entry.type === "file") {
+      this.#data.begin(entry);
       this.#current = { path, entry, pieces: [], hash: createHash("sha256") };
       this.#filled = 0;
       return;
@@ -75,7 +77,13 @@ class ContextSink implements TarSink {
     this.#set(path, entry, [], "");
   }
 
-  #set(path: ByteString, entry: TarEntry, pieces: readonly Piece[], contentHash: string): void {
+  #set(
+    path: ByteString,
+    entry: TarEntry,
+    pieces: readonly Piece[],
+    contentHash: string,
+    ownFile?: string,
+  ): void {
     const xattrs = [...(entry.xattrs ?? [])].filter(([, value]) => value.length <= xattrBytesMax);
     this.entries.set(path, {
       path,
@@ -86,6 +94,7 @@ class ContextSink implements TarSink {
       linkPath: entry.type === "symlink" ? entry.linkPath : "",
       pieces,
       contentHash,
+      ...(ownFile === undefined ? {} : { ownFile }),
       ...(xattrs.length === 0
         ? {}
         : { xattrs: xattrs.map(([name, value]) => [name, value.toString("base64")] as const) }),
@@ -126,7 +135,7 @@ class ContextSink implements TarSink {
     if (offset > this.#filled) hashZeros(current.hash, offset - this.#filled);
     current.hash.update(chunk);
     this.#filled = offset + chunk.length;
-    const position = this.#position(chunk);
+    const position = this.#data.write(chunk, offset);
     const last = current.pieces.at(-1);
     if (last !== undefined && last[0] + last[2] === offset && last[1] + last[2] === position) {
       current.pieces[current.pieces.length - 1] = [last[0], last[1], last[2] + chunk.length];
@@ -139,7 +148,7 @@ class ContextSink implements TarSink {
     this.#current = undefined;
     const { path, entry, pieces, hash } = current;
     if (entry.sizeBytes > this.#filled) hashZeros(hash, entry.sizeBytes - this.#filled);
-    this.#set(path, entry, pieces, hash.digest("hex"));
+    this.#set(path, entry, pieces, hash.digest("hex"), this.#data.end());
   }
 }
 
@@ -150,49 +159,35 @@ function hashZeros(hash: Hash, length: number): void {
     hash.update(zeros.subarray(0, Math.min(left, zeros.length)));
 }
 
-/** Indexes a context. An uncompressed archive is its own data file; a compressed one is written out once. */
+/** Indexes a context: what its files hold is written out while it comes, once. */
 export function runContext(job: ContextJob, control: Int32Array): ContextOutcome {
   using resources = new DisposableStack();
-  const source = resources.use(new SourceReader(job, control));
-  let chunk: Buffer = Buffer.alloc(0);
-  let chunkPosition = 0;
-  let dataFd: number | undefined;
-  let written = 0;
-  const sink = new ContextSink((piece) => {
-    if (dataFd === undefined) return chunkPosition + (piece.byteOffset - chunk.byteOffset);
-    const position = written;
-    for (let at = 0; at < piece.length; ) at += writeSync(dataFd, piece, at, piece.length - at);
-    written += piece.length;
-    return position;
-  });
+  const checkAborted = abortCheck(control);
+  const source = new RingReader(job.ring, checkAborted);
+  const data = resources.use(new ContextData(job.dataPath));
+  const sink = new ContextSink(data);
   const tar = new TarReader(sink, entriesMax);
   let decompressor: Decompressor | undefined;
   resources.defer(() => decompressor?.close());
-  const begin = (): Decompressor => {
-    if (detectFormat(chunk) !== "none") {
-      const fd = openSync(job.dataPath, "wx", 0o600);
-      resources.defer(() => closeSync(fd));
-      dataFd = fd;
-    }
-    decompressor = openArchive(chunk, (plain) => tar.push(plain));
-    return decompressor;
+  let head = Buffer.alloc(0);
+  const begin = (): void => {
+    decompressor = openArchive(head, (plain) => tar.push(plain));
+    decompressor.push(head);
   };
-  for (let read = source.read(); read !== undefined; read = source.read()) {
-    if (decompressor === undefined) {
+  for (let read = source.read(chunkBytes); read !== undefined; read = source.read(chunkBytes)) {
+    if (read === "failed") throw new EngineError("cancelled", "download failed", { code: "download-failed" });
+    if (decompressor !== undefined) decompressor.push(read);
+    else {
       // Gathered until the format shows; afterwards chunks are taken as they come.
-      chunk = Buffer.concat([chunk, read]);
-      if (chunk.length < detectBytes) continue;
-      begin().push(chunk);
-    } else {
-      chunk = read;
-      decompressor.push(chunk);
+      head = Buffer.concat([head, read]);
+      if (head.length >= detectBytes) begin();
     }
-    chunkPosition = source.position;
   }
-  if (decompressor === undefined) begin().push(chunk);
+  if (decompressor === undefined) begin();
   decompressor?.finish();
   tar.finish();
-  return finishIndex(job, sink.entries, dataFd === undefined ? job.path : job.dataPath);
+  data.finish();
+  return finishIndex(job, sink.entries, job.dataPath);
 }
 
 function finishIndex(job: ContextJob, entries: PathMap<ContextEntry>, dataPath: string): ContextOutcome {

@@ -1,8 +1,8 @@
-import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, readSync, renameSync } from "node:fs";
 import type { EntryType } from "#archive/tar-format.ts";
 import type { ByteString } from "#base/byte-string.ts";
 import { bytesOfText } from "#base/byte-string.ts";
-import { SyscallError } from "#base/errors.ts";
+import { errnoOf, SyscallError } from "#base/errors.ts";
 import { PathMap, type SourceTree, type TreeNode } from "./source-tree.ts";
 
 /** Where a piece of a file's data lies: offset in the file, position in the data file, length. */
@@ -18,6 +18,8 @@ export interface ContextEntry {
   readonly linkPath: string;
   readonly pieces: readonly Piece[];
   readonly contentHash: string;
+  /** The data lies in this file, which holds nothing else, and not in the one for all. */
+  readonly ownFile?: string;
   /** Names and base64 values. */
   readonly xattrs?: readonly (readonly [string, string])[];
 }
@@ -48,7 +50,11 @@ const root: TreeNode = {
 interface Stored extends TreeNode {
   readonly file: string;
   readonly pieces: readonly Piece[];
+  readonly isOwn: boolean;
 }
+
+/** Added to the name of an own file that was given away. */
+const takenSuffix = ".taken";
 
 /**
  * A build context as it came: an index of names over the data of its archive. Nothing of it is ever made on the disk under
@@ -103,8 +109,9 @@ export class ContextTree implements SourceTree {
       deviceMinor: 0,
       ...(xattrs === undefined ? {} : { xattrs: new Map(xattrs) }),
       ...(entry.contentHash === "" ? {} : { contentHash: entry.contentHash }),
-      file,
+      file: entry.ownFile ?? file,
       pieces: entry.pieces,
+      isOwn: entry.ownFile !== undefined,
     });
   }
 
@@ -128,6 +135,20 @@ export class ContextTree implements SourceTree {
     this.#zeros(node.sizeBytes - at, write);
   }
 
+  /** Of several that ask, in whatever thread, one gets it: the renaming decides. */
+  take(path: ByteString): string | undefined {
+    const node = this.#nodes.get(path);
+    if (node?.isOwn !== true) return undefined;
+    const taken = `${node.file}${takenSuffix}`;
+    try {
+      renameSync(node.file, taken);
+      return taken;
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return undefined;
+      throw error;
+    }
+  }
+
   #zeros(length: number, write: (chunk: Uint8Array) => void): void {
     if (length <= 0) return;
     this.#buffer.fill(0);
@@ -138,7 +159,7 @@ export class ContextTree implements SourceTree {
   #copy(file: string, position: number, length: number, write: (chunk: Uint8Array) => void): void {
     let fd = this.#open.get(file);
     if (fd === undefined) {
-      fd = openSync(file, "r");
+      fd = openOrTaken(file);
       this.#open.set(file, fd);
     }
     for (let done = 0; done < length; ) {
@@ -152,5 +173,14 @@ export class ContextTree implements SourceTree {
   [Symbol.dispose](): void {
     for (const fd of this.#open.values()) closeSync(fd);
     this.#open.clear();
+  }
+}
+
+function openOrTaken(file: string): number {
+  try {
+    return openSync(file, "r");
+  } catch (error) {
+    if (errnoOf(error) !== "ENOENT") throw error;
+    return openSync(`${file}${takenSuffix}`, "r");
   }
 }

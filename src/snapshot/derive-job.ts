@@ -2,9 +2,7 @@ import { createHash } from "node:crypto";
 import { constants, fsyncSync, mkdirSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { TarReader } from "#archive/tar-read.ts";
-import { TarWriter } from "#archive/tar-write.ts";
 import { type ByteString, bytesOfText } from "#base/byte-string.ts";
-import { EngineError } from "#base/errors.ts";
 import { openBytesBeneath, openRoot } from "#sys/beneath.ts";
 import { S_IFDIR, S_IFREG } from "#sys/file-status.ts";
 import { closeFd } from "#sys/files.ts";
@@ -13,6 +11,7 @@ import { writeCopy, writeDirectory } from "./copy-layer.ts";
 import type { CopySpec } from "./copy-spec.ts";
 import { LayerApplier } from "./layer-apply.ts";
 import { LayerEntries } from "./layer-entries.ts";
+import { LayerOutput } from "./layer-output.ts";
 import { removeTreeAt } from "./remove-tree.ts";
 import { writeSquashed } from "./squash-layer.ts";
 import { StackTree } from "./stack-tree.ts";
@@ -80,59 +79,85 @@ function derive(job: DeriveJob, checkAborted: () => void): DeriveOutcome {
   resources.defer(() => closeFd(rootFd));
   const below = resources.use(new StackTree(job.below));
   const applier = resources.use(new LayerApplier(rootFd, below.layers));
-  const tar = new TarReader(applier);
-  const hash = createHash("sha256");
-  const { source } = job;
-  let tarBytes = 0;
-  const write = (chunk: Uint8Array): void => {
-    checkAborted();
-    // A writable layer's tar is what packing the layer again gives; what a COPY writes has an order of its own.
-    if (source.kind === "upper") hash.update(chunk);
-    tarBytes += chunk.length;
-    tar.push(chunk);
-  };
   const mtimeNsMax = job.mtimeNsMax === undefined ? undefined : BigInt(job.mtimeNsMax);
-  if (source.kind === "upper") {
-    const upperFd = openRoot(source.directory);
-    resources.defer(() => closeFd(upperFd));
-    writeTreeTar(upperFd, write, {
+  const work: DeriveWork = { job, rootFd, below, applier, mtimeNsMax, checkAborted };
+  const written = job.source.kind === "upper" ? fromUpper(work, job.source) : fromEntries(work, job.source);
+  return { ...written, flushed: flushFew(rootFd) };
+}
+
+interface DeriveWork {
+  readonly job: DeriveJob;
+  readonly rootFd: number;
+  readonly below: StackTree;
+  readonly applier: LayerApplier;
+  readonly mtimeNsMax: bigint | undefined;
+  readonly checkAborted: () => void;
+}
+
+type Written = Omit<DeriveOutcome, "flushed">;
+
+/** A writable layer's tar is what packing the layer again gives: hashed while it is applied. */
+function fromUpper(
+  { below, applier, mtimeNsMax, checkAborted }: DeriveWork,
+  source: Extract<DeriveSource, { kind: "upper" }>,
+): Written {
+  const tar = new TarReader(applier);
+  const sums = new TarSums(checkAborted);
+  const upperFd = openRoot(source.directory);
+  try {
+    const options = {
       below: below.layers,
       ...(mtimeNsMax === undefined ? {} : { mtimeNsMax }),
       omit: new Set(source.omit.map((path) => bytesOfText(path.replace(/^\/+/, "")))),
-    });
-  } else {
-    const writer = new TarWriter(write);
-    const entries = new LayerEntries(writer, below, mtimeNsMax);
-    if (source.kind === "copy") for (const spec of source.specs) writeCopy(spec, entries, checkAborted);
-    else if (source.kind === "squash") writeSquashed(source.layers, job.below, entries, checkAborted);
-    else writeDirectory(source.path, source.chown, BigInt(source.mtimeNs), entries);
-    writer.finish();
+    };
+    const write = (chunk: Uint8Array): void => {
+      sums.add(chunk);
+      tar.push(chunk);
+    };
+    writeTreeTar(upperFd, write, options);
+  } finally {
+    closeFd(upperFd);
   }
   tar.finish();
   const { sizeBytes, usedBelow } = applier.complete();
-  let length = tarBytes;
-  if (source.kind !== "upper") {
-    length = 0;
-    writeTreeTar(
-      rootFd,
-      (chunk) => {
-        checkAborted();
-        hash.update(chunk);
-        length += chunk.length;
-      },
-      { below: "anything" },
-    );
+  // Two blocks of zeros: nothing was written.
+  return { ...sums.result(), sizeBytes, usedBelow, isEmpty: sums.tarBytes <= 1024 };
+}
+
+/** What a COPY writes has an order of its own: the layer is hashed when it is whole. It names every parent itself. */
+function fromEntries(
+  { job, rootFd, below, applier, mtimeNsMax, checkAborted }: DeriveWork,
+  source: Exclude<DeriveSource, { kind: "upper" }>,
+): Written {
+  const output = new LayerOutput(applier, checkAborted);
+  const entries = new LayerEntries(output, below, mtimeNsMax);
+  if (source.kind === "copy") for (const spec of source.specs) writeCopy(spec, entries, checkAborted);
+  else if (source.kind === "squash") writeSquashed(source.layers, job.below, entries, checkAborted);
+  else writeDirectory(source.path, source.chown, BigInt(source.mtimeNs), entries);
+  const { sizeBytes } = applier.complete();
+  const sums = new TarSums(checkAborted);
+  writeTreeTar(rootFd, (chunk) => sums.add(chunk), { below: "anything" });
+  return { ...sums.result(), sizeBytes, usedBelow: false, isEmpty: output.isEmpty };
+}
+
+class TarSums {
+  readonly #hash = createHash("sha256");
+  readonly #checkAborted: () => void;
+  tarBytes = 0;
+
+  constructor(checkAborted: () => void) {
+    this.#checkAborted = checkAborted;
   }
-  const diffId = `sha256:${hash.digest("hex")}`;
-  // Packed from its directory, the layer names every parent itself. Two blocks of zeros: nothing was written.
-  return {
-    diffId,
-    sizeBytes,
-    tarBytes: length,
-    usedBelow: usedBelow && source.kind === "upper",
-    isEmpty: tarBytes <= 1024,
-    flushed: flushFew(rootFd),
-  };
+
+  add(chunk: Uint8Array): void {
+    this.#checkAborted();
+    this.#hash.update(chunk);
+    this.tarBytes += chunk.length;
+  }
+
+  result(): { diffId: string; tarBytes: number } {
+    return { diffId: `sha256:${this.#hash.digest("hex")}`, tarBytes: this.tarBytes };
+  }
 }
 
 /** More names than this are flushed sooner by one syncfs. */
@@ -162,12 +187,4 @@ function flushFew(rootFd: number): boolean {
     }
   }
   return true;
-}
-
-/** What a job calls now and then. */
-export function abortCheck(control: Int32Array): () => void {
-  return () => {
-    if (Atomics.load(control, 0) !== 0)
-      throw new EngineError("cancelled", "context canceled", { code: "aborted" });
-  };
 }

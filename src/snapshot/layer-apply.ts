@@ -21,6 +21,7 @@ import {
   chownFd,
   closeFd,
   linkAt,
+  linkFile,
   makeDevice,
   mkdirAt,
   mknodAt,
@@ -30,6 +31,7 @@ import {
   symlinkAt,
   tryOpenNameAt,
 } from "#sys/files.ts";
+import { startWriteback } from "#sys/statfs.ts";
 import { setXattrAt, setXattrFd } from "#sys/xattr.ts";
 import { baseOf, cleanPath, joinPath, parentOf, whiteoutOf } from "./archive-path.ts";
 import { DirectoryFinish } from "./directory-finish.ts";
@@ -42,14 +44,12 @@ import {
 } from "./parent-directories.ts";
 import { removeTreeAt } from "./remove-tree.ts";
 import { treeSizeBytes } from "./tree-walk.ts";
+import { isHole } from "./zero-holes.ts";
 
 const yes = Buffer.from("y");
 /** Highest uid and gid: the one above means "leave as it is" to chown(2). */
 const idMax = 0xfffffffe;
 const createFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
-/** Zeros of at least this length are left out of the file: a bomb of zeros then costs no disk space. */
-const holeBytesMin = 64 * 1024;
-const zeros = Buffer.alloc(1024 * 1024);
 /** An attribute that would change how later files of the directory are made: set at the end. */
 const defaultAcl = "system.posix_acl_default";
 
@@ -107,7 +107,7 @@ export class LayerApplier implements TarSink, Disposable {
   data(chunk: Uint8Array, offset: number): void {
     const file = this.#file;
     if (file === undefined) return;
-    if (chunk.length >= holeBytesMin && isZero(chunk)) {
+    if (isHole(chunk)) {
       file.holes = true;
       return;
     }
@@ -130,6 +130,35 @@ export class LayerApplier implements TarSink, Disposable {
       closeFd(file.fd);
     }
     this.#sizeBytes += file.entry.sizeBytes;
+  }
+
+  /**
+   * A file whose content is there already, in a file of the daemon's own that nothing else will use as more than content:
+   * it becomes the layer's by a hard link, in place of `entry`, `data` and `end`. False where the two do not share a file
+   * system: nothing was done.
+   */
+  adopt(entry: TarEntry, file: string): boolean {
+    const path = cleanPath(entry.path);
+    checkOwner(entry);
+    const name = baseOf(path);
+    try {
+      this.#create(path, (parentFd) => linkFile(file, parentFd, name));
+    } catch (error) {
+      if (errnoOf(error) !== "EXDEV" && errnoOf(error) !== "EMLINK") throw error;
+      return false;
+    }
+    this.#countInode();
+    this.#finish.drop(path);
+    const fd = openNameAt(
+      this.#parents.fdOf(parentOf(path)),
+      name,
+      constants.O_RDONLY | constants.O_NONBLOCK,
+    );
+    // On its way to the disk while the rest of the layer is made.
+    startWriteback(fd);
+    this.#file = { fd, entry, holes: false };
+    this.end();
+    return true;
   }
 
   /** After the last entry: directory times, and the sums. */
@@ -406,14 +435,6 @@ function checkOwner(entry: TarEntry): void {
       });
     }
   }
-}
-
-function isZero(chunk: Uint8Array): boolean {
-  return (
-    chunk[0] === 0 &&
-    chunk.length <= zeros.length &&
-    zeros.compare(chunk, 0, chunk.length, 0, chunk.length) === 0
-  );
 }
 
 function copyData(from: number, to: number): void {

@@ -1,7 +1,8 @@
-import type { TarWriter } from "#archive/tar-write.ts";
+import type { TarEntry } from "#archive/tar-format.ts";
 import { type ByteString, textOfBytes } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
 import { baseOf, parentOf, whiteoutPrefix } from "./archive-path.ts";
+import type { LayerOutput } from "./layer-output.ts";
 import type { SourceTree, TreeNode } from "./source-tree.ts";
 
 const none = "" as ByteString;
@@ -23,20 +24,20 @@ export function checkNoWhiteout(path: ByteString): void {
  * new, so that the layer stands on its own.
  */
 export class LayerEntries {
-  readonly #tar: TarWriter;
+  readonly #output: LayerOutput;
   readonly #below: SourceTree;
   readonly #mtimeNsMax: bigint | undefined;
   readonly #written = new Set<string>();
   readonly #linked = new Map<string, ByteString>();
 
-  constructor(tar: TarWriter, below: SourceTree, mtimeNsMax: bigint | undefined) {
-    this.#tar = tar;
+  constructor(output: LayerOutput, below: SourceTree, mtimeNsMax: bigint | undefined) {
+    this.#output = output;
     this.#below = below;
     this.#mtimeNsMax = mtimeNsMax;
   }
 
-  get tar(): TarWriter {
-    return this.#tar;
+  get output(): LayerOutput {
+    return this.#output;
   }
 
   get below(): SourceTree {
@@ -71,9 +72,13 @@ export class LayerEntries {
 
   /** Anything but a file's data. */
   entry(path: ByteString, node: TreeNode): void {
+    this.#output.entry(this.#headerOf(path, node));
+  }
+
+  #headerOf(path: ByteString, node: TreeNode): TarEntry {
     checkNoWhiteout(path);
     this.#written.add(path);
-    this.#tar.entry({
+    return {
       path,
       type: node.type,
       mode: node.mode,
@@ -85,7 +90,7 @@ export class LayerEntries {
       deviceMajor: node.deviceMajor,
       deviceMinor: node.deviceMinor,
       ...(node.xattrs === undefined ? {} : { xattrs: node.xattrs }),
-    });
+    };
   }
 
   /** A file with its data, or a link to the name it was written under before. */
@@ -93,23 +98,22 @@ export class LayerEntries {
     const first = node.identity === undefined ? undefined : this.#linked.get(node.identity);
     if (first === path) return;
     if (first !== undefined) {
-      this.#written.add(path);
-      this.#tar.entry({
-        path,
+      const { xattrs: _xattrs, ...header } = this.#headerOf(path, node);
+      this.#output.entry({
+        ...header,
         type: "link",
-        mode: node.mode,
-        uid: node.uid,
-        gid: node.gid,
         sizeBytes: 0,
-        mtimeNs: this.clamp(node.mtimeNs),
         linkPath: first,
         deviceMajor: 0,
         deviceMinor: 0,
       });
       return;
     }
-    this.entry(path, node);
     if (node.identity !== undefined) this.#linked.set(node.identity, path);
-    tree.read(from, (chunk) => this.#tar.data(chunk));
+    const header = this.#headerOf(path, node);
+    const own = tree.take?.(from);
+    if (own !== undefined && this.#output.adopt(header, own)) return;
+    this.#output.entry(header);
+    tree.read(from, (chunk) => this.#output.data(chunk));
   }
 }

@@ -30,6 +30,11 @@ export interface SourceTree extends Disposable {
   list(path: ByteString): ByteString[];
   /** The content of a file; chunks are valid only during the call. */
   read(path: ByteString, write: (chunk: Uint8Array) => void): void;
+  /**
+   * Gives a file away where the tree can spare it: the path of a file that holds just this content and is given to nobody
+   * else. Its mode, owner and times may be changed, its bytes may not: the tree still reads it.
+   */
+  take?(path: ByteString): string | undefined;
 }
 
 /** The kernel's own bound on symlinks in one resolution. */

@@ -32,7 +32,7 @@ function walk(squash: Squash, directory: ByteString): void {
     for (const name of entries.below.list(directory)) {
       const path = joinPath(directory, name);
       if (whole.stat(path) === undefined)
-        entries.tar.entry(whiteout(joinPath(directory, `${whiteoutPrefix}${name}` as ByteString)));
+        entries.output.entry(whiteout(joinPath(directory, `${whiteoutPrefix}${name}` as ByteString)));
     }
   }
   for (const name of added.list(directory)) {
@@ -46,6 +46,6 @@ function walk(squash: Squash, directory: ByteString): void {
   }
 }
 
-function whiteout(path: ByteString): Parameters<LayerEntries["tar"]["entry"]>[0] {
+function whiteout(path: ByteString): Parameters<LayerEntries["output"]["entry"]>[0] {
   return { ...impliedDirectory, path, type: "file", mode: 0 };
 }

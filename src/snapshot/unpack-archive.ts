@@ -83,7 +83,7 @@ class Relocated implements TarSink {
     const path = joinPath(target, inner);
     checkNoWhiteout(path);
     const owned = own({ ...entry, xattrs: entry.xattrs ?? new Map() });
-    entries.tar.entry({
+    entries.output.entry({
       ...entry,
       path,
       mode: owned.mode,
@@ -100,7 +100,7 @@ class Relocated implements TarSink {
   data(chunk: Uint8Array, offset: number): void {
     if (!this.#active) return;
     this.#fill(offset);
-    this.#options.entries.tar.data(chunk);
+    this.#options.entries.output.data(chunk);
     this.#at = offset + chunk.length;
   }
 
@@ -113,7 +113,7 @@ class Relocated implements TarSink {
   #fill(upTo: number): void {
     while (this.#at < upTo) {
       const length = Math.min(zeros.length, upTo - this.#at);
-      this.#options.entries.tar.data(zeros.subarray(0, length));
+      this.#options.entries.output.data(zeros.subarray(0, length));
       this.#at += length;
     }
   }

@@ -72,6 +72,12 @@ export function linkAt(oldDirFd: number, oldName: ByteString, newDirFd: number, 
   check(cLinkat(oldDirFd, from, newDirFd, encode(secondName, newName, "linkat"), 0), "linkat", newName);
 }
 
+/** A hard link to a file of the daemon's own, by its absolute path. Never follows a symlink in its last component. */
+export function linkFile(path: string, newDirFd: number, newName: ByteString): void {
+  const from = encode(firstName, Buffer.from(path).toString("latin1"), "linkat");
+  check(cLinkat(-1, from, newDirFd, encode(secondName, newName, "linkat"), 0), "linkat", newName);
+}
+
 /** `mode` holds the type bits too; `device` is the kernel's dev_t as `makeDevice` gives it. */
 export function mknodAt(dirFd: number, name: ByteString, mode: number, device: bigint): void {
   check(cMknodat(dirFd, encode(firstName, name, "mknodat"), mode, device), "mknodat", name);

@@ -1,11 +1,21 @@
 import { check, libc } from "./libc.ts";
 
 const cSyncfs = libc.func("int syncfs(int fd)");
+const cSyncFileRange = libc.func(
+  "int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)",
+);
 const cGetdents64 = libc.func("int64_t getdents64(int fd, void *buffer, size_t size)");
 
 /** syncfs(2): everything written to the file system of `fd` is on the disk. Sleeps: workers only. */
 export function syncFileSystem(fd: number): void {
   check(cSyncfs(fd), "syncfs");
+}
+
+const writeOnly = 2;
+
+/** sync_file_range(2): begins to write a file's data to the disk without waiting for it. A hint: errors do not matter. */
+export function startWriteback(fd: number): void {
+  cSyncFileRange(fd, 0, 0, writeOnly);
 }
 
 /** d_type of getdents64(2). */

@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ensurePeers } from "../peers/peer-cache.ts";
 import { freePort, startRegistry } from "../peers/registry.ts";
 import { type BuildContext, buildImage, programContext, withContext } from "./build-context.ts";
+import { prepare } from "./client.ts";
 import { prepareFive } from "./five-image.ts";
 import { type Figures, interleave } from "./measure.ts";
-import { fiveLayerLayout, imageIdOf, manifestOf } from "./pull-image.ts";
+import { fiveLayerLayout } from "./pull-image.ts";
 import type { BenchSide } from "./sides.ts";
 
 /**
@@ -23,6 +24,7 @@ export async function pushRow(
 ): Promise<Map<string, ReadonlyMap<string, Figures>>> {
   const port = await freePort();
   const layout = fiveLayerLayout();
+  prepare(sides);
   prepareFive(sides);
   const pulled = await interleave(sides, rounds, async (side, round) => {
     const source = `${side.registry.address}/five:latest`;
@@ -79,13 +81,16 @@ function checkPushed(side: BenchSide, target: string, id: string): void {
         peers.path("skopeo"),
         ...copy,
         `docker://${target}`,
-        `oci:${folder}:latest`,
+        `dir:${folder}`,
       ],
       { env: peers.env, stdio: ["ignore", "ignore", "pipe"] },
     );
-    const { layers } = manifestOf(folder);
-    const blob = (digest: string): string => join(folder, "blobs/sha256", digest.slice(7));
-    const config = JSON.parse(execFileSync("cat", [blob(imageIdOf(folder))], { encoding: "utf8" })) as {
+    const blob = (digest: string): string => join(folder, digest.slice(7));
+    const { config, layers } = JSON.parse(readFileSync(join(folder, "manifest.json"), "utf8")) as {
+      config: { digest: string };
+      layers: { digest: string }[];
+    };
+    const { rootfs } = JSON.parse(readFileSync(blob(config.digest), "utf8")) as {
       rootfs: { diff_ids: string[] };
     };
     const found = layers.map(({ digest }) => {
@@ -94,9 +99,8 @@ function checkPushed(side: BenchSide, target: string, id: string): void {
       }).split(" ");
       return `sha256:${sum}`;
     });
-    assert.deepEqual(found, config.rootfs.diff_ids, side.name);
-    // skopeo turns Docker's manifests into OCI ones; the config stays as it is.
-    assert.equal(imageIdOf(folder).replace("sha256:", ""), id.replace("sha256:", ""), side.name);
+    assert.deepEqual(found, rootfs.diff_ids, side.name);
+    assert.equal(config.digest.replace("sha256:", ""), id.replace("sha256:", ""), side.name);
   } finally {
     rmSync(folder, { recursive: true });
   }
