@@ -28,11 +28,13 @@ export interface LoginOptions {
 export async function login(options: LoginOptions, signal: AbortSignal): Promise<LoginResult> {
   let failure: unknown;
   for (const endpoint of options.endpoints) {
+    const contact = { reached: false };
     try {
-      return await loginAt(options, endpoint, signal);
+      return await loginAt(options, endpoint, contact, signal);
     } catch (error) {
       failure = error;
-      if (signal.aborted || !(error instanceof TransportError)) throw error;
+      // Who was reached by https is not given the password by http.
+      if (signal.aborted || contact.reached || !(error instanceof TransportError)) throw error;
     }
   }
   throw failure;
@@ -41,6 +43,7 @@ export async function login(options: LoginOptions, signal: AbortSignal): Promise
 async function loginAt(
   { transport, timing, credentials, trustedRealms }: LoginOptions,
   endpoint: Endpoint,
+  contact: { reached: boolean },
   signal: AbortSignal,
 ): Promise<LoginResult> {
   const url = new URL(`${endpoint.base}/v2/`);
@@ -62,6 +65,7 @@ async function loginAt(
       signal,
       ...(authorization === undefined ? {} : { authorization }),
     });
+    contact.reached = true;
     await discard(answer);
     if (answer.status === 200) return { identityToken: authorizer.refreshToken };
     const refused = (): EngineError => {

@@ -50,7 +50,7 @@ export class PushRepository {
     this.#timing = timing;
   }
 
-  /** Finds the address that answers. Throws `TransportError` of the last one. */
+  /** Finds the address that answers; one reached by https is never left for http. Throws `TransportError` of the last. */
   async connect(signal: AbortSignal): Promise<void> {
     let failure: unknown;
     for (const remote of this.#remotes) {
@@ -60,7 +60,7 @@ export class PushRepository {
         return;
       } catch (error) {
         failure = error;
-        if (signal.aborted || !(error instanceof TransportError)) throw error;
+        if (signal.aborted || !(error instanceof TransportError) || remote.reached) throw error;
       }
     }
     throw failure;

@@ -147,11 +147,11 @@ export class RemoteRepository {
   }
 }
 
-/** Only a mirror may be passed over for what it answers; a registry's own address only when nothing answered there. */
+/** Only a mirror may be passed over for what it answers; a registry's own address only when nothing answered there: who was reached by https is not asked by http. */
 function mayFallThrough(error: unknown, remote: Remote): boolean {
   if (!(error instanceof EngineError)) return false;
   if (remote.endpoint.mirror) return error.kind === "system" || error.kind === "invalid";
-  return error instanceof TransportError;
+  return error instanceof TransportError && !remote.reached;
 }
 
 function tagsIn(body: Buffer): string[] {

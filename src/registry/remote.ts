@@ -35,6 +35,11 @@ export class Remote {
     this.#timing = timing;
   }
 
+  /** Something that speaks HTTP has answered here. */
+  get reached(): boolean {
+    return this.#reached;
+  }
+
   /**
    * Asks `/v2/` whether a registry is there, as Docker does first: errors of the connection name this URL. A challenge
    * is taken up at the first real request. Throws `TransportError`.

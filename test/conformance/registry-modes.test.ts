@@ -3,17 +3,21 @@
  * a reason; nothing wrong stays on the disk, no tag is set that names less than an image, and credentials go to nobody else.
  */
 import assert from "node:assert/strict";
-import { readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:https";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { defaultTiming, type RegistryTiming } from "#registry/timing.ts";
 import { familiarString } from "#wire/reference.ts";
 import { type ImageSetup, openImages, pull } from "../integration/image-setup.ts";
+import { certificate } from "../integration/registry-server-lab.ts";
 import { imageOf, layerTar, type ScriptedImage } from "../integration/scripted-registry.ts";
-import { importTar, push } from "../integration/transfer-lab.ts";
-import { faultModes, type Way } from "./fault-modes.ts";
-import { FaultRegistry } from "./fault-registry.ts";
+import { importTar, never, push } from "../integration/transfer-lab.ts";
+import type { Way } from "./fault-acts.ts";
+import { faultModes } from "./fault-modes.ts";
+import { type Fault, FaultRegistry } from "./fault-registry.ts";
 
 const timing: RegistryTiming = {
   ...defaultTiming,
@@ -145,15 +149,14 @@ async function pushTo(lab: Lab, way: Way): Promise<void> {
 }
 
 // What a mode needs of its surroundings is known once the servers listen.
-const labs = { pull: await Lab.open(), push: await Lab.open() };
+const labs = { pull: await Lab.open(), push: await Lab.open(), plain: await Lab.open() };
 const bytes = image.layers[0]!.bytes;
 
-describe("a registry that", { concurrency: 2 }, () => {
-  after(async () => {
-    await labs.pull[Symbol.asyncDispose]();
-    await labs.push[Symbol.asyncDispose]();
-  });
+after(async () => {
+  for (const lab of Object.values(labs)) await lab[Symbol.asyncDispose]();
+});
 
+describe("a registry that", { concurrency: 2 }, () => {
   describe("on pull", { concurrency: 1 }, () => {
     for (const { name, pull: way } of faultModes({ other: labs.pull.other, layer: bytes })) {
       if (way !== undefined) test(name, () => pullFrom(labs.pull, way));
@@ -169,4 +172,36 @@ describe("a registry that", { concurrency: 2 }, () => {
     const honest: Way = { faults: [], expect: "ok" };
     test("is honest again", () => pushTo(labs.push, honest));
   });
+});
+
+test("a registry on https cannot send anybody to http", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "skiff-modes-tls-"));
+  const { cert, key } = certificate(folder, "modes");
+  const tls = { cert: readFileSync(cert), key: readFileSync(key) };
+  rmSync(folder, { recursive: true });
+  await using registry = await FaultRegistry.start((listener) => createServer(tls, listener));
+  const { other, setup } = labs.plain;
+  registry.serve("a/b", image);
+  const reference = `${registry.address}/a/b`;
+  const location = `http://${other.address}/v2/a/b/x`;
+  const away = (status: number): Fault["act"] => {
+    return ({ response }) => response.writeHead(status, { location }).end();
+  };
+  const refuses = async (work: () => Promise<unknown>): Promise<void> => {
+    other.begin([]);
+    await assert.rejects(work, /https to http/);
+    assert.deepEqual(other.seen, []);
+  };
+  registry.begin([{ at: "layer", act: away(307) }]);
+  await refuses(() => pull(setup, reference, "latest", { auth }));
+  registry.begin([]);
+  registry.auth = "bearer";
+  registry.realm = location;
+  await refuses(() => pull(setup, reference, "latest", { auth }));
+  const serverAddress = registry.address;
+  await refuses(() => setup.images.login({ ...auth, serverAddress, identityToken: "" }, never));
+  registry.begin([{ at: "begin", act: away(202) }]);
+  registry.blobs.clear();
+  await setup.images.tag("made", reference, "latest");
+  await refuses(() => push(setup, reference, { auth }));
 });
