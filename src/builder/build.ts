@@ -156,12 +156,10 @@ class StagesWork {
       });
     }
     if (!this.#request.squash) return last;
-    return await squashed(
-      this.#deps,
-      this.#request,
-      { image: last, base: this.#lastBase, hold: this.#hold },
-      this.#signal,
-    );
+    const parts = { image: last, base: this.#lastBase, hold: this.#hold };
+    const image = await squashed(this.#deps, this.#request, parts, this.#signal);
+    this.#report({ kind: "aux", id: image.id });
+    return image;
   }
 
   #globalArgs(): void {

@@ -157,11 +157,17 @@ async function execute(
     return await build.derive({
       kind: "upper",
       directory: container.upperDir,
-      omit: mounts.list.map(({ target }) => target),
+      omit: mounts.list.flatMap(({ target }) => withAncestors(target)),
     });
   } finally {
     if (!signal.aborted) await build.release(container, succeeded);
   }
+}
+
+/** A mount target, and the directories that may have been made for it alone. */
+function withAncestors(target: string): string[] {
+  const names = target.split("/").filter((name) => name !== "");
+  return names.map((_, index) => `/${names.slice(0, index + 1).join("/")}`);
 }
 
 /** The exit code goes with the error: the docker CLI ends with it. */

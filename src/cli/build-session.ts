@@ -133,6 +133,8 @@ async function begin(
   };
   stream.on("error", lost);
   stream.on("close", lost);
+  // A connection that was taken over is paused.
+  stream.resume();
   const offer = { secrets: [...secrets.keys()], agents: [...agents.keys()] };
   stream.write(encodeFrame("hello", 0, Buffer.from(JSON.stringify(offer))));
   return { id: await ready.promise, [Symbol.dispose]: () => void stream.destroy() };

@@ -38,6 +38,8 @@ export interface TreeTarOptions {
   readonly mtimeNsMax?: bigint;
   /** Paths that are left out while nothing is in them and the layers below lack them: targets of a container's mounts. */
   readonly omit?: ReadonlySet<string>;
+  /** Times without their fraction, as Docker's archives have them. */
+  readonly wholeSeconds?: boolean;
   /** Directories whose content is left out. Only with `from`. */
   readonly leaveOut?: (directory: Visited) => boolean;
 }
@@ -110,15 +112,17 @@ class TreeWriter {
 
   readonly #mtimeNsMax: bigint | undefined;
   readonly #omit: ReadonlySet<string> | undefined;
+  readonly #wholeSeconds: boolean;
 
   constructor(
     write: (chunk: Uint8Array) => void,
-    options: Pick<TreeTarOptions, "below" | "mtimeNsMax" | "omit">,
+    options: Pick<TreeTarOptions, "below" | "mtimeNsMax" | "omit" | "wholeSeconds">,
   ) {
     this.#tar = new TarWriter(write);
     this.#below = options.below;
     this.#mtimeNsMax = options.mtimeNsMax;
     this.#omit = options.omit;
+    this.#wholeSeconds = options.wholeSeconds === true;
   }
 
   finish(): void {
@@ -146,8 +150,7 @@ class TreeWriter {
       uid: stat.uid,
       gid: stat.gid,
       sizeBytes: 0,
-      mtimeNs:
-        this.#mtimeNsMax !== undefined && stat.mtimeNs > this.#mtimeNsMax ? this.#mtimeNsMax : stat.mtimeNs,
+      mtimeNs: this.#timeOf(stat),
       linkPath: none,
       deviceMajor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMajor : 0,
       deviceMinor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMinor : 0,
@@ -163,13 +166,24 @@ class TreeWriter {
     }
   }
 
+  #timeOf({ mtimeNs }: FileStatus): bigint {
+    if (this.#mtimeNsMax !== undefined && mtimeNs > this.#mtimeNsMax) return this.#mtimeNsMax;
+    return this.#wholeSeconds ? mtimeNs - (mtimeNs % 1_000_000_000n) : mtimeNs;
+  }
+
   #isUnusedTarget(dirFd: number, name: ByteString, path: ByteString, stat: FileStatus): boolean {
     if (typeof this.#below === "object" && this.#below.find(path) !== undefined) return false;
     if (stat.type !== S_IFDIR) return stat.sizeBytes === 0;
     const fd = tryOpenNameAt(dirFd, name, constants.O_RDONLY | constants.O_DIRECTORY);
     if (typeof fd === "string") return false;
     try {
-      return readDirectory(fd).length === 0;
+      return readDirectory(fd).every((entry) => {
+        const child = entry.name as ByteString;
+        const at = joinPath(path, child);
+        const status = statAt(fd, child);
+        if (status === undefined) return true;
+        return this.#omit?.has(at) === true && this.#isUnusedTarget(fd, child, at, status);
+      });
     } finally {
       closeFd(fd);
     }

@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer, type Server } from "node:http";
+import { createServer as createSocketServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -159,7 +160,7 @@ test("a git repository as remote: ref, directory, ignore file", async () => {
   assert.deepEqual(said(sub.output), ["from sub"]);
   for (const [remote, expected] of [
     [`${address}/work.git#none`, /couldn't find remote ref none/],
-    [`${address}/work.git#main:escape`, /no directory "escape"/],
+    [`${address}/work.git#main:escape`, /"escape" is no directory/],
     [`${address}/none.git`, /error fetching/],
   ] as const)
     assert.match((await build(daemon, Buffer.alloc(0), { remote })).error, expected);
@@ -185,7 +186,7 @@ test("an archive and a lone Dockerfile as remote", async () => {
 test("skiff build of a git repository, with -f within it", async () => {
   const done = await cli(["build", "-f", "sub/Dockerfile", `${address}/work.git#v1:`]);
   assert.match(done.text, /COPY failed|file not found/);
-  const sub = await cli(["build", `${address}/work.git#v1:sub`]);
+  const sub = await cli(["build", "--no-cache", `${address}/work.git#v1:sub`]);
   assert.equal(sub.code, 0, sub.text);
   assert.match(sub.text, /^Sending build context[\s\S]*^from sub$/m);
   const bad = await cli(["build", "git://127.0.0.1:1/x.git"]);
@@ -261,9 +262,9 @@ test("secrets reach the step that asks for them, and nothing else", async () => 
   const lines = [
     "FROM busybox",
     "RUN --mount=type=secret,id=token,mode=0440,gid=7 stat -c '%a %u %g' /run/secrets/token; wc -c < /run/secrets/token",
-    'RUN --mount=type=secret,id=var,env=TOKEN test -n "$TOKEN" && echo as a variable; ls /run/secrets 2>/dev/null || echo no file',
+    'RUN --mount=type=secret,id=var,env=TOKEN test -n "$TOKEN" && echo as a variable; test -e /run/secrets/var || echo no file',
     "RUN --mount=type=secret,id=none ls /run/secrets/none 2>/dev/null || echo not required",
-    "RUN ls -A /run; env | grep -c TOKEN || true",
+    "RUN ls -A /run/secrets 2>/dev/null; env | grep -c TOKEN || true",
   ];
   writeFileSync(join(folder, "Dockerfile"), lines.join("\n"));
   const args = [
@@ -279,12 +280,8 @@ test("secrets reach the step that asks for them, and nothing else", async () => 
   const done = await cli(args, { cwd: folder, env: { MY: canary } });
   assert.equal(done.code, 0, done.text);
   const output = said(done.text).filter((line) => !line.startsWith("Sending"));
-  assert.deepEqual(
-    output,
-    ["440 0 7", String(canary.length), "as a variable", "no file", "not required", "secrets", "0"].filter(
-      (line) => line !== "secrets" || output.includes("secrets"),
-    ),
-  );
+  // The last step finds neither the directory that was made for the mount nor a variable.
+  assert.deepEqual(output, ["440 0 7", "15", "as a variable", "no file", "not required", "0"]);
   const history = await cli(["history", "--no-trunc", "secrets:1"]);
   assert.ok(!history.text.includes(canary));
   // Nowhere on the daemon's disk, in its database or its log.
@@ -308,31 +305,55 @@ test("secrets reach the step that asks for them, and nothing else", async () => 
   assert.match(docker.error, /secret token: not found/);
 });
 
+const sayProgram = `
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  strncpy(address.sun_path, getenv("SSH_AUTH_SOCK"), sizeof address.sun_path - 1);
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  if (argc < 2 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) return 1;
+  write(fd, argv[1], strlen(argv[1]));
+  char answer[256];
+  ssize_t size = read(fd, answer, sizeof answer);
+  if (size > 0) write(1, answer, size);
+  return 0;
+}`;
+
 test("an SSH agent is reached through its socket while the step runs", async () => {
   const socket = join(home, "agent.sock");
-  const agent = spawn("ssh-agent", ["-D", "-a", socket], { stdio: "ignore" });
+  // What an agent hears and answers is bytes to us: this one tells what it got in capitals.
+  const agent = createSocketServer({ allowHalfOpen: true }, (peer) => {
+    peer.on("data", (chunk: Buffer) => peer.end(chunk.toString("utf8").toUpperCase()));
+  });
+  await new Promise<void>((resolve) => agent.listen(socket, resolve));
   try {
-    for (let tries = 0; !existsSync(socket) && tries < 100; tries += 1)
-      await new Promise((resolve) => setTimeout(resolve, 20));
     const folder = join(home, "ssh");
     mkdirSync(folder);
-    // SSH_AGENTC_REQUEST_IDENTITIES; the answer of an agent without keys is 5 bytes after its length.
-    const ask =
-      "printf '\\\\000\\\\000\\\\000\\\\001\\\\013' | nc local:$SSH_AUTH_SOCK | head -c 9 | od -An -tx1";
-    writeFileSync(
-      join(folder, "Dockerfile"),
-      `FROM busybox\nRUN --mount=type=ssh,required=true echo $SSH_AUTH_SOCK; ${ask}\nRUN ls /run/buildkit 2>/dev/null || echo gone\n`,
-    );
+    const lines = [
+      "FROM busybox",
+      "COPY say /",
+      "RUN --mount=type=ssh,required=true,mode=0660,gid=9 stat -c '%a %g' $SSH_AUTH_SOCK; /say 'hello agent'; echo",
+      "RUN ls /run/buildkit 2>/dev/null || echo gone",
+    ];
+    writeFileSync(join(folder, "Dockerfile"), lines.join("\n"));
+    // busybox connects to no socket of a path.
+    execFileSync("musl-gcc", ["-static", "-x", "c", "-o", join(folder, "say"), "-"], { input: sayProgram });
     const done = await cli(["build", "--ssh", "default", "."], {
       cwd: folder,
       env: { SSH_AUTH_SOCK: socket },
     });
     assert.equal(done.code, 0, done.text);
-    assert.match(done.text, /^\/run\/buildkit\/ssh_agent\.0$/m);
-    const none = await cli(["build", "."], { cwd: folder });
+    assert.deepEqual(said(done.text).slice(1), ["660 9", "HELLO AGENT", "gone"]);
+    const none = await cli(["build", "--no-cache", "."], { cwd: folder });
     assert.match(none.text, /no SSH agent "default" was forwarded/);
+    const key = await cli(["build", "--ssh", `default=${join(folder, "Dockerfile")}`, "."], { cwd: folder });
+    assert.match(key.text, /is no socket of an agent/);
   } finally {
-    agent.kill();
+    agent.close();
   }
 });
 
