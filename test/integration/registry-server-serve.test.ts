@@ -16,6 +16,9 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { connect as connectTls } from "node:tls";
+import { silentLog } from "#base/log.ts";
+import { serveRegistry } from "#registry-server/serve.ts";
+import { processDefaults, readSettings, SettingsError } from "#registry-server/settings.ts";
 import { busyboxLayout } from "../peers/images.ts";
 import { ensurePeers } from "../peers/peer-cache.ts";
 import { freePort } from "../peers/registry.ts";
@@ -88,6 +91,16 @@ test("TLS: 1.2 and newer, for a client that checks it; a new certificate after S
   assert.doesNotMatch(server.log(), /nonsense/);
 });
 
+/** What the process does with these flags, in ours. */
+async function started(flags: readonly string[]): Promise<void> {
+  const given = flags.flatMap((word, index) =>
+    word.startsWith("--")
+      ? [[word.slice(2), flags[index + 1]?.startsWith("--") === false ? flags[index + 1] : true]]
+      : [],
+  );
+  await using _ = await serveRegistry(readSettings(Object.fromEntries(given), processDefaults), silentLog);
+}
+
 test("what it does not start with: one line, exit 1", async () => {
   await using stack = new AsyncDisposableStack();
   const folder = temporaryFolder(stack);
@@ -109,18 +122,28 @@ test("what it does not start with: one line, exit 1", async () => {
     [tls(one.cert, at("junk", "junk")), /junk is no private key in PEM|can read this private key/],
     [tls(one.cert, folder), /no regular file|illegal operation/],
     [["--htpasswd", at("users", "ann:$apr1$x$y\n")], /users: line 1: MD5 \(apr1\) hashes are not accepted/],
-    [["--listen", server.address], /^skiff registry: listen 127\.0\.0\.1:\d+: address already in use$/],
+    [["--listen", server.address], /listen 127\.0\.0\.1:\d+: address already in use$/],
     [["--listen", "192.0.2.1:0", "--insecure-plain-http"], /cannot assign requested address$/],
     [["--listen", "0.0.0.0:0"], /not loopback and there is no TLS/],
-    [["--root", server.root], /^skiff registry: another registry server uses the root /],
+    [["--root", server.root], /^another registry server uses the root /],
     [["--root", at("users")], /root .*users: (file exists|not a directory)/],
     [["--access-log", at("none/log")], /access-log .*none\/log: no such file or directory$/],
     [["--metrics-listen", server.address], /address already in use$/],
   ];
-  for (const [flags, message] of cases) {
-    const base = ["registry", "serve", "--root", at("other"), "--listen", "127.0.0.1:0"];
+  for (const [index, [flags, message]] of cases.entries()) {
+    const base = ["--root", at(`other-${index}`), "--listen", "127.0.0.1:0", "--access-log", "off"];
+    await assert.rejects(started([...base, ...flags]), (error: Error) => {
+      assert.ok(error instanceof SettingsError, String(error));
+      assert.match(error.message, message);
+      return true;
+    });
+  }
+  // As a process: three of them, with all that belongs to it.
+  for (const [flags, message] of [cases[0]!, cases[7]!, cases[9]!]) {
+    const base = ["registry", "serve", "--root", at("process"), "--listen", "127.0.0.1:0"];
     const { code, out, err } = await run(skiff, [...base, ...flags]);
     assert.deepEqual([code, out, err.split("\n").length], [1, "", 2], `${flags}: ${err}`);
+    assert.ok(err.startsWith("skiff registry: "));
     assert.match(err.trimEnd(), message);
   }
   const unknown = await run(skiff, ["registry", "serve", "--port", "1"]);
