@@ -39,7 +39,7 @@ export class BlobAnswers {
 
   async read(exchange: Exchange, repository: string, reference: string): Promise<void> {
     const digest = digestOrFault(reference);
-    const link = this.#store.link(repository, digest);
+    const link = this.#store.blobLinks.find(repository, digest);
     if (link === undefined) throw unknownBlob(digest);
     const { sizeBytes } = link;
     const etag = `"${digest}"`;
@@ -64,7 +64,7 @@ export class BlobAnswers {
     const type = { ...headers, "Content-Type": "application/octet-stream" };
     if (exchange.isHead || sizeBytes === 0)
       return exchange.send(200, { ...type, "Content-Length": sizeBytes });
-    await using file = await this.#open(this.#store.pathOf(link), digest);
+    await using file = await this.#open(this.#store.blobLinks.pathOf(link), digest);
     const { start, end } = selection.kind === "range" ? selection : { start: 0, end: sizeBytes - 1 };
     const length = { ...type, "Content-Length": end - start + 1 };
     if (selection.kind === "whole") exchange.head(200, length);
@@ -114,7 +114,7 @@ export class BlobAnswers {
 
   async remove(exchange: Exchange, repository: string, reference: string): Promise<void> {
     const digest = digestOrFault(reference);
-    if (!(await this.#store.deleteBlob(repository, digest))) throw unknownBlob(digest);
+    if (!(await this.#store.blobLinks.remove(repository, digest))) throw unknownBlob(digest);
     exchange.send(202, { "Docker-Content-Digest": digest });
   }
 }

@@ -118,7 +118,8 @@ export class ListAnswers {
   }
 
   async #describe(manifest: Manifest): Promise<object> {
-    const bytes = this.#store.cachedBytes(manifest) ?? (await this.#store.bytesOf(manifest));
+    const bytes =
+      this.#store.manifestRows.cached(manifest) ?? (await this.#store.manifestRows.read(manifest));
     const { annotations } = readManifest(bytes, manifest.mediaType);
     return {
       mediaType: manifest.mediaType,

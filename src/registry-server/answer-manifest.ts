@@ -36,7 +36,7 @@ export class ManifestAnswers {
 
   async read(exchange: Exchange, repository: string, text: string): Promise<void> {
     const reference = referenceOf(text);
-    const found = reference === undefined ? undefined : this.#store.manifest(repository, reference);
+    const found = reference === undefined ? undefined : this.#store.manifestRows.find(repository, reference);
     if (found === undefined || reference === undefined) throw unknownManifest(text);
     // Whoever was told of a manifest may name it in an index for a while.
     if (exchange.isHead) found.pushedAtMs = Math.max(found.pushedAtMs, Date.now());
@@ -53,7 +53,8 @@ export class ManifestAnswers {
       throw new RegistryFault(412, "UNSUPPORTED", { message: "If-Match names other content" });
     }
     if (exchange.isHead) return exchange.send(200, { ...headers, "Content-Length": manifest.sizeBytes });
-    const bytes = this.#store.cachedBytes(manifest) ?? (await this.#store.bytesOf(manifest));
+    const bytes =
+      this.#store.manifestRows.cached(manifest) ?? (await this.#store.manifestRows.read(manifest));
     exchange.send(200, headers, bytes);
   }
 
@@ -83,7 +84,7 @@ export class ManifestAnswers {
     index: Manifest,
     accepted: Accepted,
   ): Promise<Manifest | undefined> {
-    const bytes = this.#store.cachedBytes(index) ?? (await this.#store.bytesOf(index));
+    const bytes = this.#store.manifestRows.cached(index) ?? (await this.#store.manifestRows.read(index));
     const { manifests } = JSON.parse(bytes.toString("utf8")) as {
       manifests: readonly { digest: RegistryDigest; platform?: { os?: unknown; architecture?: unknown } }[];
     };
@@ -91,7 +92,7 @@ export class ManifestAnswers {
       ({ platform }) => platform?.os === "linux" && platform.architecture === "amd64",
     );
     const image =
-      entry === undefined ? undefined : this.#store.manifest(repository, { digest: entry.digest });
+      entry === undefined ? undefined : this.#store.manifestRows.find(repository, { digest: entry.digest });
     return image !== undefined && acceptsType(accepted, image.mediaType) ? image : undefined;
   }
 
@@ -122,7 +123,7 @@ export class ManifestAnswers {
     }
     const document = readManifest(bytes, request.headers["content-type"]);
     const tag = "tag" in reference ? { tag: reference.tag } : {};
-    await this.#store.putManifest(repository, { digest, bytes, document, ...tag });
+    await this.#store.manifestRows.put(repository, { digest, bytes, document, ...tag });
     exchange.send(201, {
       Location: `/v2/${repository}/manifests/${digest}`,
       "Docker-Content-Digest": digest,
@@ -136,8 +137,8 @@ export class ManifestAnswers {
     if (reference === undefined) throw unknownManifest(text);
     const gone =
       "tag" in reference
-        ? await this.#store.deleteTag(repository, reference.tag)
-        : await this.#store.deleteManifest(repository, reference.digest);
+        ? await this.#store.manifestRows.removeTag(repository, reference.tag)
+        : await this.#store.manifestRows.remove(repository, reference.digest);
     if (!gone) throw unknownManifest(text);
     exchange.send(202, {});
   }

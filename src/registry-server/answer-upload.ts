@@ -60,16 +60,17 @@ export class UploadAnswers {
     from: string | null,
     mayPull: MayPull,
   ): Promise<boolean> {
-    const sources = from === null || from === "" ? this.#store.holders(digest, holdersAskedMax) : [from];
+    const sources =
+      from === null || from === "" ? this.#store.blobLinks.holders(digest, holdersAskedMax) : [from];
     for (const source of sources) {
       if (!isRepositoryPath(source) || !(await mayPull(source))) continue;
-      if (await this.#store.mount(source, repository, digest)) return true;
+      if (await this.#store.blobLinks.mount(source, repository, digest)) return true;
     }
     return false;
   }
 
   async #take(repository: string, digest: RegistryDigest, finished: FinishedUpload): Promise<void> {
-    await this.#store.addBlob(repository, { ...finished, digest }, finished.also);
+    await this.#store.blobLinks.add(repository, { ...finished, digest }, finished.also);
   }
 
   async status(exchange: Exchange, repository: string, id: string): Promise<void> {

@@ -33,7 +33,7 @@ class Lab implements AsyncDisposable {
     writeFileSync(path, text);
     const content = digestOf(text);
     const digest = content as string as RegistryDigest;
-    await this.store.addBlob(repository, { digest, content, sizeBytes: text.length, path }, []);
+    await this.store.blobLinks.add(repository, { digest, content, sizeBytes: text.length, path }, []);
     return digest;
   }
 
@@ -41,7 +41,7 @@ class Lab implements AsyncDisposable {
     const bytes = Buffer.from(JSON.stringify(document));
     const digest = digestOf(bytes) as string as RegistryDigest;
     const read = readManifest(bytes, undefined);
-    await this.store.putManifest(repository, {
+    await this.store.manifestRows.put(repository, {
       digest,
       bytes,
       document: read,
@@ -85,8 +85,8 @@ test("everything is there again after a restart, and nothing else", async () => 
   await using lab = await Lab.open();
   const one = await lab.image("a", "one", "t");
   const two = await lab.image("a", "two", "u", { subject: { mediaType: "x/y", digest: one, size: 1 } });
-  await lab.store.mount("a", "b", digestOf("one") as string as RegistryDigest);
-  await lab.store.deleteTag("a", "u");
+  await lab.store.blobLinks.mount("a", "b", digestOf("one") as string as RegistryDigest);
+  await lab.store.manifestRows.removeTag("a", "u");
   const upload = await lab.store.uploads.begin("a");
   const look = () => ({
     repositories: lab.store.repositories(),
@@ -170,7 +170,7 @@ test("collection: what a tag reaches stays, through indexes and referrers; the r
   assert.equal(planned.removed, 3);
   assert.deepEqual(await lab.store.sweepContent(), planned);
   assert.equal(lab.files().length, 5);
-  await lab.store.deleteTag("a", "t");
+  await lab.store.manifestRows.removeTag("a", "t");
   assert.equal(lab.store.untaggedManifests("a").length, 3);
 });
 
@@ -180,7 +180,7 @@ test("a link that somebody was told of lately is not collected", async () => {
   const touchedBeforeMs = Date.now() + 1;
   while (Date.now() <= touchedBeforeMs);
   assert.equal(lab.store.collectableLinks("a", { touchedBeforeMs }).length, 1);
-  lab.store.link("a", digest);
+  lab.store.blobLinks.find("a", digest);
   assert.deepEqual(await lab.store.collectLinks("a", { touchedBeforeMs }), []);
   assert.equal(lab.store.links("a").length, 1);
 });
@@ -227,11 +227,11 @@ test("whatever runs at the same time, a manifest that is there can be read with 
               assert.equal(error.code, "MANIFEST_BLOB_UNKNOWN");
             });
           case "mount":
-            return await store.mount("a", "b", digest);
+            return await store.blobLinks.mount("a", "b", digest);
           case "untag":
-            return await store.deleteTag(repository, `t${text}`);
+            return await store.manifestRows.removeTag(repository, `t${text}`);
           case "delete":
-            return await store.deleteManifest(repository, name);
+            return await store.manifestRows.remove(repository, name);
           case "collect": {
             for (const manifest of store.untaggedManifests(repository)) {
               await store.collectManifest(repository, manifest.digest, { pushedBeforeMs: ever });
@@ -255,11 +255,11 @@ test("whatever runs at the same time, a manifest that is there can be read with 
 async function check(store: DiskRegistryStore): Promise<void> {
   for (const repository of ["a", "b"]) {
     for (const manifest of store.index(repository)?.manifests.values() ?? []) {
-      assert.equal(digestOf(await store.bytesOf(manifest)) as string, manifest.digest);
-      for (const blob of manifest.blobs) assert.ok(store.link(repository, blob) !== undefined);
+      assert.equal(digestOf(await store.manifestRows.read(manifest)) as string, manifest.digest);
+      for (const blob of manifest.blobs) assert.ok(store.blobLinks.find(repository, blob) !== undefined);
     }
     for (const digest of store.tags(repository).values()) {
-      assert.ok(store.manifest(repository, { digest }) !== undefined);
+      assert.ok(store.manifestRows.find(repository, { digest }) !== undefined);
     }
   }
   const { contents } = store.totals();
