@@ -1,9 +1,19 @@
-import { createHash } from "node:crypto";
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { createHash, randomBytes } from "node:crypto";
+import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, readdirSync, renameSync } from "node:fs";
+import { lstat, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { type Clock, formatTime } from "#base/clock.ts";
 import { EngineError } from "#base/errors.ts";
 import { KeyedLock } from "#base/lock.ts";
 import type { CacheMountRequest } from "#builder/step-executor.ts";
+
+export interface CacheMountStatus {
+  readonly name: string;
+  readonly inUse: boolean;
+  readonly sizeBytes: number;
+  readonly createdAt: string;
+  readonly lastUsedNs: bigint;
+}
 
 /**
  * Directories of `RUN --mount=type=cache`, by id, below one folder. `shared`: any number of steps at once; `locked`: one after
@@ -14,8 +24,17 @@ export class CacheMounts {
   readonly #locks = new KeyedLock();
   readonly #users = new Map<string, number>();
 
-  constructor(root: string) {
+  /** Of those that this life of the daemon has used; of others the directory's own time tells. */
+  readonly #lastUsedNs = new Map<string, bigint>();
+  readonly #clock: Clock;
+
+  constructor(root: string, clock: Clock) {
     this.#root = root;
+    this.#clock = clock;
+    // What an interrupted removal left.
+    for (const name of existsSync(root) ? readdirSync(root) : [])
+      if (name.startsWith("gone-"))
+        void rm(join(root, name), { recursive: true, force: true }).catch(() => {});
   }
 
   /** `fill` makes the directory at a path where nothing is, as the request's `initial` says. */
@@ -34,6 +53,7 @@ export class CacheMounts {
     this.#count(chosen, 1);
     const path = join(this.#root, chosen);
     const release = async (): Promise<void> => {
+      this.#lastUsedNs.set(chosen, this.#clock.nowNs());
       this.#count(chosen, -1);
       lock?.[Symbol.dispose]();
     };
@@ -87,20 +107,49 @@ export class CacheMounts {
     else this.#users.delete(name);
   }
 
-  /** Those that no step uses. */
-  idle(): string[] {
-    if (!existsSync(this.#root)) return [];
-    return readdirSync(this.#root).filter(
-      (name) => /^[0-9a-f]{64}(?:-\d+)?$/.test(name) && !this.#users.has(name),
-    );
+  /** All there are, with their sizes. What vanishes meanwhile is left out. */
+  async list(): Promise<CacheMountStatus[]> {
+    const names = existsSync(this.#root) ? readdirSync(this.#root) : [];
+    const found: CacheMountStatus[] = [];
+    for (const name of names) {
+      if (!/^[0-9a-f]{64}(?:-\d+)?$/.test(name)) continue;
+      const path = join(this.#root, name);
+      const status = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+      if (status === undefined) continue;
+      found.push({
+        name,
+        inUse: this.#users.has(name),
+        sizeBytes: await treeBytes(path),
+        createdAt: formatTime(status.birthtimeNs === 0n ? status.ctimeNs : status.birthtimeNs),
+        lastUsedNs: this.#lastUsedNs.get(name) ?? status.ctimeNs,
+      });
+    }
+    return found;
   }
 
-  pathOf(name: string): string {
-    return join(this.#root, name);
+  /** Takes away one that no step uses; false where one does. It is out of the way at once, whatever its size. */
+  async remove(name: string): Promise<boolean> {
+    using _turn = await this.#locks.acquire(`make ${name}`);
+    if (this.#users.has(name)) return false;
+    const aside = join(this.#root, `gone-${randomBytes(8).toString("hex")}`);
+    renameSync(join(this.#root, name), aside);
+    this.#lastUsedNs.delete(name);
+    await rm(aside, { recursive: true, force: true });
+    return true;
   }
+}
 
-  /** Takes away one that no step uses. */
-  remove(name: string): void {
-    if (!this.#users.has(name)) rmSync(this.pathOf(name), { recursive: true, force: true });
+/** Bytes of the files below a directory; links are not followed. */
+async function treeBytes(path: string): Promise<number> {
+  let bytes = 0;
+  const left = [path];
+  for (let directory = left.pop(); directory !== undefined; directory = left.pop()) {
+    const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
+    for (const entry of entries) {
+      const full = join(directory, entry.name);
+      if (entry.isDirectory()) left.push(full);
+      else if (entry.isFile()) bytes += (await lstat(full).catch(() => undefined))?.size ?? 0;
+    }
   }
+  return bytes;
 }

@@ -99,7 +99,7 @@ export function cachedLayers(cache: BuildCache): Iterable<LayerKey> {
 }
 
 export function createBuildEngine(deps: BuildEngineDeps): BuildEngine {
-  const cacheMounts = new CacheMounts(join(deps.dataRoot, "build-cache"));
+  const cacheMounts = new CacheMounts(join(deps.dataRoot, "build-cache"), deps.clock);
   const sessions = new BuildSessions(join(deps.execRoot, "build-secrets"));
   const shared = { ...deps, cacheMounts, sessions };
   return {

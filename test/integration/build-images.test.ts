@@ -419,3 +419,50 @@ test("the cache is counted, and giving it back frees the disk", async () => {
   assert.equal(await used(), 0);
   assert.ok(!existsSync(directory));
 });
+
+test("cache mounts are counted and go by the same filters", async () => {
+  type Usage = { ID: string; Type: string; Size: number; InUse: boolean };
+  const usage = async (): Promise<Usage[]> =>
+    (await call<{ BuildCache: Usage[] }>(daemon.socket, "GET", "/system/df")).body!.BuildCache;
+  const prune = async (
+    filters: object,
+    query = "",
+  ): Promise<{ status: number; deleted: string[]; bytes: number }> => {
+    const text = encodeURIComponent(JSON.stringify(filters));
+    const answer = await call<{ CachesDeleted: string[]; SpaceReclaimed: number }>(
+      daemon.socket,
+      "POST",
+      `/build/prune?filters=${text}${query}`,
+    );
+    return {
+      status: answer.status,
+      deleted: answer.body?.CachesDeleted ?? [],
+      bytes: answer.body?.SpaceReclaimed ?? 0,
+    };
+  };
+  await prune({}, "&all=1");
+  const dockerfile = [
+    "FROM busybox",
+    "RUN --mount=type=cache,target=/c,id=counted head -c 100000 /dev/zero > /c/f; ln -s /etc /c/l",
+    "RUN head -c 5000 /dev/urandom > /r",
+  ].join("\n");
+  await build(daemon, { Dockerfile: dockerfile }, { t: "counted:1" });
+  const mount = (await usage()).find(({ Type }) => Type === "exec.cachemount");
+  assert.equal(mount?.Size, 100_000);
+  assert.deepEqual(await prune({ until: ["1h"] }), { status: 200, deleted: [], bytes: 0 });
+  assert.deepEqual(await prune({ type: ["source.local"] }), { status: 200, deleted: [], bytes: 0 });
+  assert.deepEqual(await prune({ inuse: ["true"] }), { status: 200, deleted: [], bytes: 0 });
+  assert.deepEqual(await prune({ type: ["exec.cachemount"] }), {
+    status: 200,
+    deleted: [mount!.ID],
+    bytes: 100_000,
+  });
+  assert.equal((await usage()).length, 1);
+  // An image has the layers: they go from the cache only by `all`, and free nothing.
+  assert.deepEqual((await prune({ shared: ["true"] })).deleted, []);
+  const shared = await prune({ description: ["/bin/sh -c head -c 5000 /dev/urandom > /r"] }, "&all=1");
+  assert.equal(shared.deleted.length, 1);
+  assert.equal(shared.bytes, 0);
+  assert.equal((await prune({ nonsense: ["1"] })).status, 400);
+  assert.equal((await prune({ id: ["a", "b"] })).status, 400);
+});
