@@ -36,6 +36,8 @@ export type ReadMember = (path: string) => Promise<Buffer>;
 
 /** Images of one archive: more would be a mirror's work. */
 const imagesMax = 1000;
+/** Of all indexes, manifests and configs that are read, each as often as it is named: they are held in memory and parsed. */
+const documentBytesMax = 64 * 1024 * 1024;
 const linksMax = 8;
 
 function bad(message: string): EngineError {
@@ -55,6 +57,7 @@ class ArchiveReader {
   readonly #members: ReadonlyMap<string, BundleMember>;
   readonly #read: ReadMember;
   readonly #platform: Platform;
+  #documentBytes = 0;
 
   constructor(members: readonly BundleMember[], read: ReadMember, platform: Platform) {
     this.#members = new Map(members.map((member) => [member.path, member]));
@@ -83,7 +86,9 @@ class ArchiveReader {
   }
 
   async #small(file: File, bytesMax: number, what: string): Promise<Buffer> {
+    this.#documentBytes += file.sizeBytes;
     if (file.sizeBytes > bytesMax) throw bad(`${what} of the archive is too large`);
+    if (this.#documentBytes > documentBytesMax) throw bad("the documents of the archive are too large");
     return await this.#read(file.file);
   }
 
@@ -102,6 +107,7 @@ class ArchiveReader {
     const top = parseManifest(bytes, mediaTypes.ociIndex);
     if (top.kind !== "index") throw bad("index.json of the archive is no index");
     const images = new Map<string, ArchivedImage>();
+    if (top.index.manifests.length > imagesMax) throw bad(`archive has more than ${imagesMax} images`);
     for (const descriptor of top.index.manifests) {
       if (descriptor.platform?.os === "unknown") continue;
       const image = await this.#fromManifest(descriptor, []);
@@ -109,7 +115,6 @@ class ArchiveReader {
       const known = images.get(key);
       const names = [...(known?.names ?? []), ...namesOf(descriptor)];
       images.set(key, { ...(known ?? image), names: unique(names) });
-      if (images.size > imagesMax) throw bad(`archive has more than ${imagesMax} images`);
     }
     return [...images.values()];
   }

@@ -242,6 +242,26 @@ const hostile: readonly (readonly [string, readonly Buffer[], RegExp])[] = [
     /max depth exceeded/,
   ],
   [
+    "one large config named a thousand times",
+    [
+      file("c", `${config([]).slice(0, -1)},"x":"${"x".repeat(1_000_000)}"}`),
+      file("manifest.json", JSON.stringify(Array.from({ length: 900 }, () => ({ Config: "c", Layers: [] })))),
+    ],
+    /documents of the archive are too large/,
+  ],
+  [
+    "an index that names one manifest again and again",
+    layout({
+      schemaVersion: 2,
+      manifests: Array.from({ length: 1001 }, () => ({
+        mediaType: "application/vnd.oci.image.manifest.v1+json",
+        digest: zeroId,
+        size: 2,
+      })),
+    }),
+    /more than 1000 images/,
+  ],
+  [
     "a layer that climbs",
     [
       file("l", Buffer.concat([file("../../canary", "x"), endOfArchive])),
