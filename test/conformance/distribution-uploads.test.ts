@@ -101,7 +101,7 @@ test("any sequence of chunks, refused ones, questions and restarts ends in the b
         assert.equal((await lab.ask("GET", upload)).status, 404);
       },
     ),
-    { numRuns: process.env["SKIFF_PROVE"] === undefined ? 40 : 600 },
+    { numRuns: process.env["SKIFF_PROVE"] === undefined ? 25 : 600 },
   );
 });
 

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { mediaTypes } from "#wire/oci-image.ts";
 import { type SkiffRegistry, startSkiffRegistry } from "../peers/skiff-registry.ts";
 
-const rounds = process.env["SKIFF_PROVE"] === undefined ? 8 : 100;
+const rounds = process.env["SKIFF_PROVE"] === undefined ? 6 : 100;
 const clients = 4;
 
 let registry: SkiffRegistry;
