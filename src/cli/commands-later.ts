@@ -13,5 +13,4 @@ function notYet(name: string, usage: string): Command {
   };
 }
 
-export const copy: Command = notYet("cp", "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-");
 export const stats: Command = notYet("stats", "[OPTIONS] [CONTAINER...]");

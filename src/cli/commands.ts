@@ -29,7 +29,7 @@ const onContainers: readonly CommandEntry[][] = [
     "cp",
     "cp",
     "Copy files between a container and this machine",
-    async () => (await import("./commands-later.ts")).copy,
+    async () => (await import("./commands-cp.ts")).copy,
   ),
   both(
     "container",

@@ -124,7 +124,7 @@ function runTar(job: TarJob, id: number, control: Int32Array): undefined {
       ...(below === undefined ? {} : { below }),
       ...(job.from === undefined ? {} : { from: job.from }),
       ...(job.as === undefined ? {} : { as: job.as }),
-      ...(job.container === true ? { leaveOut: isLeftOut } : {}),
+      ...(job.container === true ? { leaveOut: isLeftOut, wholeSeconds: true } : {}),
     });
   });
   stream.flush();
