@@ -4,6 +4,7 @@ import { errnoOf } from "#base/errors.ts";
 import { select } from "./conditional.ts";
 import type { DiskRegistryStore } from "./disk-registry-store.ts";
 import type { Exchange } from "./exchange.ts";
+import { BodyBroken } from "./receive-body.ts";
 import { registryDigest } from "./registry-digest.ts";
 import { RegistryFault } from "./registry-fault.ts";
 import type { RegistryDigest } from "./registry-store.ts";
@@ -134,12 +135,23 @@ async function readPiece(
   return buffer.subarray(0, bytesRead);
 }
 
-/** Resolves when the kernel has the bytes, so that their buffer is free again. */
-function send(response: ServerResponse, bytes: Buffer): Promise<number> {
-  return new Promise((resolve, reject) => {
-    response.write(bytes, (error) => {
-      if (error == null) resolve(bytes.length);
-      else reject(error);
+/**
+ * Resolves when the kernel has the bytes, so that their buffer is free again. Node forgets the callback of an answer that
+ * waits behind another one on a connection that breaks: hence the second way out.
+ */
+async function send(response: ServerResponse, bytes: Buffer): Promise<number> {
+  let onClose: () => void = () => undefined;
+  try {
+    return await new Promise((resolve, reject) => {
+      onClose = () => reject(new BodyBroken("the client went away"));
+      response.once("close", onClose);
+      if (response.destroyed) onClose();
+      response.write(bytes, (error) => {
+        if (error == null) resolve(bytes.length);
+        else reject(error);
+      });
     });
-  });
+  } finally {
+    response.off("close", onClose);
+  }
 }

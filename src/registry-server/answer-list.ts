@@ -12,6 +12,8 @@ const catalogPageMax = 10_000;
 /** Referrers a page, and bytes: each brings its annotations along. */
 const referrersPageSize = 500;
 const referrersPageBytes = 2 * 1024 * 1024;
+/** Manifests that are read and parsed for a page: a few large ones are enough for it. */
+const referrersReadBytes = 8 * 1024 * 1024;
 
 /** The number of results asked for, or undefined for all. Throws as Docker's registry does. */
 function countOf(exchange: Exchange): number | undefined {
@@ -107,11 +109,16 @@ export class ListAnswers {
   ): Promise<{ descriptors: readonly object[]; rest: string | undefined }> {
     const descriptors: object[] = [];
     let bytes = 0;
+    let readBytes = 0;
     for (const manifest of manifests) {
+      readBytes += manifest.sizeBytes;
       const described = await this.#describe(manifest);
       bytes += JSON.stringify(described).length;
       descriptors.push(described);
-      const full = descriptors.length >= referrersPageSize || bytes >= referrersPageBytes;
+      const full =
+        descriptors.length >= referrersPageSize ||
+        bytes >= referrersPageBytes ||
+        readBytes >= referrersReadBytes;
       if (full && descriptors.length < manifests.length) return { descriptors, rest: manifest.digest };
     }
     return { descriptors, rest: undefined };
