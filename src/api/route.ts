@@ -62,7 +62,10 @@ export type Handler = (exchange: Exchange) => Promise<void> | void;
 
 export interface Route {
   readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
-  /** `/containers/{id}/start`; a `{name...}` part takes the rest with its slashes (image names), even before a suffix. */
+  /**
+   * `/volumes/{name}`; a `{name...}` part takes the rest with its slashes, even before a suffix: clients send names of
+   * containers and images as they are.
+   */
   readonly pattern: string;
   readonly handler: Handler;
 }

@@ -10,7 +10,7 @@ export function archiveRoutes(engine: ContainerEngine): Route[] {
   return [
     {
       method: "GET",
-      pattern: "/containers/{id}/export",
+      pattern: "/containers/{id...}/export",
       handler: async (exchange) => {
         const archive = engine.export(exchange.params["id"] ?? "", exchange.signal);
         await answerWithArchive(exchange, archive, { contentType: "application/octet-stream" });
@@ -18,20 +18,24 @@ export function archiveRoutes(engine: ContainerEngine): Route[] {
     },
     {
       method: "HEAD",
-      pattern: "/containers/{id}/archive",
+      pattern: "/containers/{id...}/archive",
       handler: async (exchange) => {
         exchange.sendEmpty(200, statHeaders(await engine.statPath(placeOf(exchange))));
       },
     },
     {
       method: "GET",
-      pattern: "/containers/{id}/archive",
+      pattern: "/containers/{id...}/archive",
       handler: async (exchange) => {
         const { stat, archive } = await engine.archive(placeOf(exchange), exchange.signal);
         await answerWithArchive(exchange, archive, { headers: statHeaders(stat) });
       },
     },
-    { method: "PUT", pattern: "/containers/{id}/archive", handler: (exchange) => extract(engine, exchange) },
+    {
+      method: "PUT",
+      pattern: "/containers/{id...}/archive",
+      handler: (exchange) => extract(engine, exchange),
+    },
   ];
 }
 

@@ -15,14 +15,14 @@ export function attachRoutes(engine: ContainerEngine): Route[] {
   return [
     {
       method: "POST",
-      pattern: "/containers/{id}/attach",
+      pattern: "/containers/{id...}/attach",
       handler: (exchange) => attach(engine, exchange),
     },
-    { method: "GET", pattern: "/containers/{id}/logs", handler: (exchange) => logs(engine, exchange) },
-    { method: "POST", pattern: "/containers/{id}/wait", handler: (exchange) => wait(engine, exchange) },
+    { method: "GET", pattern: "/containers/{id...}/logs", handler: (exchange) => logs(engine, exchange) },
+    { method: "POST", pattern: "/containers/{id...}/wait", handler: (exchange) => wait(engine, exchange) },
     {
       method: "POST",
-      pattern: "/containers/{id}/resize",
+      pattern: "/containers/{id...}/resize",
       handler: async (exchange) => {
         await engine.resize(idOf(exchange), terminalSize(exchange));
         exchange.sendEmpty(200);

@@ -19,7 +19,7 @@ export function containerRoutes(engine: ContainerEngine): Route[] {
     { method: "POST", pattern: "/containers/prune", handler: (exchange) => prune(engine, exchange) },
     {
       method: "GET",
-      pattern: "/containers/{id}/json",
+      pattern: "/containers/{id...}/json",
       handler: async (exchange) => {
         const size = exchange.query.bool("size");
         exchange.sendJson(200, await engine.inspect(idOf(exchange), { size }));
@@ -27,7 +27,7 @@ export function containerRoutes(engine: ContainerEngine): Route[] {
     },
     {
       method: "GET",
-      pattern: "/containers/{id}/changes",
+      pattern: "/containers/{id...}/changes",
       handler: async (exchange) => {
         const changes = await engine.changes(idOf(exchange));
         const body = changes.map(({ path, kind }) => ({ Path: path, Kind: kind }));
@@ -36,14 +36,14 @@ export function containerRoutes(engine: ContainerEngine): Route[] {
     },
     {
       method: "GET",
-      pattern: "/containers/{id}/top",
+      pattern: "/containers/{id...}/top",
       handler: async (exchange) => {
         exchange.sendJson(200, await engine.top(idOf(exchange), exchange.query.get("ps_args") ?? ""));
       },
     },
     {
       method: "POST",
-      pattern: "/containers/{id}/update",
+      pattern: "/containers/{id...}/update",
       handler: async (exchange) => {
         const body = await exchange.json(containerUpdateSchema);
         exchange.sendJson(200, { Warnings: await engine.update(idOf(exchange), body) });
@@ -51,13 +51,13 @@ export function containerRoutes(engine: ContainerEngine): Route[] {
     },
     {
       method: "POST",
-      pattern: "/containers/{id}/rename",
+      pattern: "/containers/{id...}/rename",
       handler: async (exchange) => {
         await engine.rename(idOf(exchange), exchange.query.get("name") ?? "");
         exchange.sendEmpty(204);
       },
     },
-    { method: "DELETE", pattern: "/containers/{id}", handler: (exchange) => remove(engine, exchange) },
+    { method: "DELETE", pattern: "/containers/{id...}", handler: (exchange) => remove(engine, exchange) },
     ...lifecycleRoutes(engine),
     ...attachRoutes(engine),
     ...laterRoutes(),
@@ -67,7 +67,7 @@ export function containerRoutes(engine: ContainerEngine): Route[] {
 function lifecycleRoutes(engine: ContainerEngine): Route[] {
   const verb = (name: string, act: (exchange: Exchange) => Promise<void>): Route => ({
     method: "POST",
-    pattern: `/containers/{id}/${name}`,
+    pattern: `/containers/{id...}/${name}`,
     handler: async (exchange) => {
       await act(exchange);
       exchange.sendEmpty(204);
@@ -144,9 +144,9 @@ function laterRoutes(): Route[] {
     },
   });
   return [
-    later("GET", "/containers/{id}/stats", "reading a container's statistics"),
-    later("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
-    later("GET", "/containers/{id}/checkpoints", "checkpointing a container"),
-    later("POST", "/containers/{id}/checkpoints", "checkpointing a container"),
+    later("GET", "/containers/{id...}/stats", "reading a container's statistics"),
+    later("GET", "/containers/{id...}/attach/ws", "attaching by WebSocket"),
+    later("GET", "/containers/{id...}/checkpoints", "checkpointing a container"),
+    later("POST", "/containers/{id...}/checkpoints", "checkpointing a container"),
   ];
 }

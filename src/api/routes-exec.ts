@@ -12,7 +12,7 @@ export function execRoutes(engine: ContainerEngine): Route[] {
   return [
     {
       method: "POST",
-      pattern: "/containers/{id}/exec",
+      pattern: "/containers/{id...}/exec",
       handler: async (exchange) => {
         const body = await exchange.json(execCreateSchema);
         exchange.sendJson(201, { Id: engine.createExec(idOf(exchange), body) });
