@@ -8,13 +8,13 @@ import { blockBytes, checksumMatches } from "#archive/tar-format.ts";
 import { TarWriter } from "#archive/tar-write.ts";
 import { type ByteString, bytesOfText } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
-import { limits } from "#base/limits.ts";
 import type { GitRequest, GitSource } from "#builder/step-executor.ts";
 import { RingWriter } from "#content/byte-ring.ts";
 import type { ContextOutcome } from "#snapshot/context-job.ts";
 import type { TreeSource } from "#snapshot/copy-spec.ts";
 import { isGitReference, parseGitReference, withoutSecrets } from "#wire/git-reference.ts";
 import type { ImageContext, Report } from "./image-context.ts";
+import { pour } from "./layer-import.ts";
 
 export interface ContextRequest {
   readonly body: AsyncIterable<Uint8Array>;
@@ -33,8 +33,6 @@ export interface TakenContext {
 
 /** Programs that a daemon started by anything may not find in its environment. */
 const gitEnv = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
-/** Pieces smaller than what wakes the index wait for it no longer than this. */
-const tellMs = 5;
 const dockerfileBytesMax = 4 * 1024 * 1024;
 
 /** Takes the context in while it arrives. Throws `invalid` in Docker's words where there is no Dockerfile. */
@@ -87,7 +85,7 @@ async function indexArchive(
   const indexing = ctx.snapshotter.indexContext(job, both);
   indexing.catch((error: unknown) => stop.abort(error));
   try {
-    await pour(input, ring, both);
+    await pour(input, ring, both, "the build context");
   } catch (error) {
     // What the index found wrong is the reason, not that the reading was ended for it. Judged before the index is told to
     // give up, which it reports as a failure of its own.
@@ -98,23 +96,6 @@ async function indexArchive(
     throw failure;
   }
   return { outcome: await indexing, indexPath };
-}
-
-async function pour(input: AsyncIterable<Uint8Array>, ring: RingWriter, signal: AbortSignal): Promise<void> {
-  let length = 0;
-  const tell = setInterval(() => ring.tell(), tellMs);
-  try {
-    for await (const chunk of input) {
-      length += chunk.length;
-      if (length > limits.layerBytesMax) throw new EngineError("invalid", "the build context is too large");
-      const full = ring.write(chunk, signal);
-      if (full !== undefined) await full;
-      else if (signal.aborted) throw signal.reason;
-    }
-  } finally {
-    clearInterval(tell);
-  }
-  ring.settle("complete");
 }
 
 /** `remote` as an archive. Throws `invalid` for what is neither http nor git. */

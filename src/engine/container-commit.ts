@@ -1,10 +1,11 @@
 /** Use case: commit. A container's changes become a layer, its config an image's. */
-import type { Readable } from "node:stream";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
 import { engineVersion } from "#base/version.ts";
+import type { Hold } from "#image/byte-keeper.ts";
 import { applyChanges } from "#image/config-changes.ts";
 import type { Image } from "#image/image.ts";
+import type { AppliedLayer } from "#snapshot/snapshotter.ts";
 import type { ContainerConfig } from "#wire/container-schema.ts";
 import type { HistoryEntry, ImageConfig, ImageRunConfig } from "#wire/oci-image.ts";
 import { familiarString, parseReference, type Reference, withDefaultTag, withTag } from "#wire/reference.ts";
@@ -14,7 +15,7 @@ import { type ContainerContext, containerEvent } from "./container-context.ts";
 import { pauseContainer, unpauseContainer } from "./container-pause.ts";
 import type { ImageContext } from "./image-context.ts";
 import { holdImage, makeImage } from "./image-make.ts";
-import { type ImportedLayer, importLayer } from "./layer-import.ts";
+import type { ImportedLayer } from "./layer-import.ts";
 
 export interface CommitRequest {
   /** Empty: the image gets no name. */
@@ -31,8 +32,8 @@ export interface CommitRequest {
 export interface CommitSource extends AsyncDisposable {
   readonly container: Container;
   isUnchanged(): Promise<boolean>;
-  /** The changes as a layer's tar. */
-  changes(signal: AbortSignal): Readable;
+  /** The changes as a layer, over the one that its image's layers make; undefined where there are none. */
+  derive(signal: AbortSignal): Promise<AppliedLayer | undefined>;
   /** Tells the container's event. */
   committed(details: { readonly comment: string; readonly imageID: string; readonly imageRef: string }): void;
 }
@@ -56,7 +57,16 @@ export async function commitSource(
   return {
     container,
     isUnchanged: async () => (await ctx.snapshotter.changes(container.id, stack)).length === 0,
-    changes: (signal) => ctx.snapshotter.diffTar(container.id, stack, { signal }),
+    derive: (signal) => {
+      const directory = ctx.snapshotter.writableOf(container.id).upperDir;
+      const belowChain = layers.at(-1)?.chainId;
+      return ctx.snapshotter.derive({
+        source: { kind: "upper", directory, omit: [] },
+        stack,
+        belowChain,
+        signal,
+      });
+    },
     committed: (details) => containerEvent(ctx, container, "commit", details),
     [Symbol.asyncDispose]: async () => {
       // Somebody else may have let it go on, or killed it.
@@ -107,8 +117,7 @@ export async function commitContainer(
   }
   await using hold = ctx.images.bytes.hold();
   await holdImage(ctx, base, hold);
-  const layer = await importLayer(ctx, source.changes(signal), hold, { keepBlob: false, signal });
-  const added = layer.applied.diffId === emptyDiffId ? undefined : layer;
+  const added = await layerOf(ctx, source, hold, signal);
   const image = await makeImage(ctx, {
     config: configOf(ctx, { base, request, added, config, container: source.container }),
     below: base.layers,
@@ -125,8 +134,19 @@ export async function commitContainer(
   return image;
 }
 
-/** The digest of a tar without entries. */
-const emptyDiffId = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+/** The container's changes as a layer that is held and not yet sealed. */
+async function layerOf(
+  ctx: ImageContext,
+  source: CommitSource,
+  hold: Hold,
+  signal: AbortSignal,
+): Promise<ImportedLayer | undefined> {
+  const applied = await source.derive(signal);
+  if (applied === undefined) return undefined;
+  hold.layer(applied.key);
+  ctx.images.bytes.applied(applied);
+  return { applied, diffSizeBytes: applied.blobSizeBytes };
+}
 
 function configOf(
   ctx: ImageContext,

@@ -40,7 +40,7 @@ export async function importImage(
   const runConfig = applyChanges({}, request.changes);
   const source = request.source === "-" ? request.body : await download(ctx, request.source, report, signal);
   await using hold = ctx.images.bytes.hold();
-  const layer = await importLayer(ctx, source, hold, { keepBlob: true, signal });
+  const layer = await importLayer(ctx, source, hold, signal);
   const message = request.message === "" ? `Imported from ${request.source}` : request.message;
   const created = ctx.clock.now();
   const config: ImageConfig & Record<string, unknown> = {

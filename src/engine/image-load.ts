@@ -6,7 +6,7 @@ import { detectBytes, detectCompression } from "#archive/compression.ts";
 import { chainIds, type DiffId, type Digest, type ImageId } from "#base/digest.ts";
 import { EngineError, messageOf } from "#base/errors.ts";
 import { shortId } from "#base/ids.ts";
-import { GrowingCells } from "#content/growing-cells.ts";
+import { RingWriter } from "#content/byte-ring.ts";
 import type { Hold } from "#image/byte-keeper.ts";
 import type { Image, ImageLayer } from "#image/image.ts";
 import { type ArchivedImage, readImageArchive } from "#image/image-archive.ts";
@@ -17,7 +17,7 @@ import { type Descriptor, mediaTypes, type Platform } from "#wire/oci-image.ts";
 import { familiarString } from "#wire/reference.ts";
 import { type ImageContext, imageEvent, type Report } from "./image-context.ts";
 import { holdImage } from "./image-make.ts";
-import { layerMediaTypes, spool } from "./layer-import.ts";
+import { layerMediaTypes, pour } from "./layer-import.ts";
 
 export interface LoadRequest {
   readonly body: AsyncIterable<Uint8Array>;
@@ -50,37 +50,30 @@ export async function loadImages(
   }
 }
 
-/** The worker takes the archive apart while it arrives; the file between them is gone when this returns. */
+/** A worker takes the archive apart while it arrives. */
 async function takeApart(
   ctx: ImageContext,
   body: AsyncIterable<Uint8Array>,
   directory: string,
   signal: AbortSignal,
 ): Promise<readonly BundleMember[]> {
-  const path = `${directory}.tar`;
-  const cells = new GrowingCells(0);
+  const ring = new RingWriter();
   const stop = new AbortController();
   const both = AbortSignal.any([signal, stop.signal]);
-  const file = await open(path, "wx", 0o600);
+  const opening = ctx.snapshotter.openBundle(ring.buffer, directory, both);
+  // An archive that cannot be read ends the reading; a body that breaks off ends the taking apart.
+  opening.catch((error: unknown) => stop.abort(error));
   try {
-    const opening = ctx.snapshotter.openBundle({ path, cells: cells.buffer }, directory, both);
-    // An archive that cannot be read ends the reading; a body that breaks off ends the taking apart.
-    opening.catch((error: unknown) => stop.abort(error));
-    try {
-      await spool(body, file, cells, both);
-    } catch (error) {
-      // Judged before the worker is told to give up, which it reports as a failure of its own.
-      const failure = stop.signal.aborted ? unreadable(stop.signal.reason) : error;
-      cells.settle("failed");
-      await Promise.allSettled([opening]);
-      if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: signal.reason });
-      throw failure;
-    }
-    return await opening.catch((error: unknown) => Promise.reject(unreadable(error)));
-  } finally {
-    await file.close();
-    await rm(path, { force: true });
+    await pour(body, ring, both, "archive");
+  } catch (error) {
+    // Judged before the worker is told to give up, which it reports as a failure of its own.
+    const failure = stop.signal.aborted ? unreadable(stop.signal.reason) : error;
+    ring.settle("failed");
+    await Promise.allSettled([opening]);
+    if (signal.aborted) throw new EngineError("cancelled", "context canceled", { cause: signal.reason });
+    throw failure;
   }
+  return await opening.catch((error: unknown) => Promise.reject(unreadable(error)));
 }
 
 function unreadable(error: unknown): unknown {

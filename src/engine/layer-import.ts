@@ -6,6 +6,7 @@ import { type Compression, detectBytes, detectCompression } from "#archive/compr
 import type { Digest } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
+import type { RingWriter } from "#content/byte-ring.ts";
 import { GatheredWriter } from "#content/gathered-writer.ts";
 import { GrowingCells } from "#content/growing-cells.ts";
 import type { Hold } from "#image/byte-keeper.ts";
@@ -23,6 +24,9 @@ export interface ImportedLayer {
   readonly blob?: { readonly digest: Digest; readonly sizeBytes: number; readonly mediaType: string };
 }
 
+/** Pieces too small to wake a worker for wait no longer than this. */
+const tellMs = 5;
+
 /** The media type of a layer's archive by its compression. */
 export const layerMediaTypes: Readonly<Record<Compression, string>> = {
   none: mediaTypes.ociLayer,
@@ -35,24 +39,23 @@ export type LayerImportContext = Pick<ImageContext, "content" | "images" | "snap
 
 /**
  * Unpacks a layer's archive (plain, gzip, zstd) while it still arrives: it goes through a file, since the worker that
- * unpacks reads one. With `keepBlob` the archive stays where packing the layer again would give other bytes; an archive
- * that `diffTar` writes never needs that. The layer and the blob are held and neither sealed nor flushed.
+ * unpacks reads one. The archive stays where packing the layer again would give other bytes. The layer and the blob are held
+ * and neither sealed nor flushed.
  */
 export async function importLayer(
   ctx: LayerImportContext,
   source: AsyncIterable<Uint8Array>,
   hold: Hold,
-  options: { keepBlob: boolean; signal: AbortSignal },
+  signal: AbortSignal,
 ): Promise<ImportedLayer> {
   mkdirSync(ctx.temporaryDir, { recursive: true, mode: 0o700 });
   const path = join(ctx.temporaryDir, `import-${randomBytes(8).toString("hex")}`);
   const file = await open(path, "wx+", 0o600);
   try {
-    const applied = await applyWhileSpooling(ctx, source, { path, file }, hold, options.signal);
+    const applied = await applyWhileSpooling(ctx, source, { path, file }, hold, signal);
     const isPlain = (applied.blobDigest as string) === applied.diffId;
     const length = isPlain ? { diffSizeBytes: applied.blobSizeBytes } : {};
-    if (!options.keepBlob) return { applied, ...length };
-    const blob = await keepBlob(ctx, applied, { path, file }, hold, options.signal);
+    const blob = await keepBlob(ctx, applied, { path, file }, hold, signal);
     return { applied, ...length, ...(blob === undefined ? {} : { blob }) };
   } finally {
     await file.close();
@@ -122,13 +125,12 @@ async function keepBlob(
   };
 }
 
-/** Writes what comes to a growing file, within `limits.layerBytesMax`; `what` is too large beyond it. */
-export async function spool(
+/** Writes what comes to a growing file, within `limits.layerBytesMax`. */
+async function spool(
   source: AsyncIterable<Uint8Array>,
   file: FileHandle,
   cells: GrowingCells,
   signal: AbortSignal,
-  what = "archive",
 ): Promise<void> {
   let length = 0;
   const writer = new GatheredWriter(file, (bytes) => cells.grow(bytes));
@@ -136,7 +138,7 @@ export async function spool(
     for await (const chunk of source) {
       signal.throwIfAborted();
       length += chunk.length;
-      if (length > limits.layerBytesMax) throw new EngineError("invalid", `${what} is too large`);
+      if (length > limits.layerBytesMax) throw new EngineError("invalid", "archive is too large");
       const full = writer.write(chunk);
       if (full !== undefined) await full;
     }
@@ -145,4 +147,27 @@ export async function spool(
     await writer.stop();
   }
   cells.settle("complete");
+}
+
+/** Hands what comes to a worker's ring, within `limits.layerBytesMax`; `what` is too large beyond it. */
+export async function pour(
+  source: AsyncIterable<Uint8Array>,
+  ring: RingWriter,
+  signal: AbortSignal,
+  what: string,
+): Promise<void> {
+  let length = 0;
+  const tell = setInterval(() => ring.tell(), tellMs);
+  try {
+    for await (const chunk of source) {
+      length += chunk.length;
+      if (length > limits.layerBytesMax) throw new EngineError("invalid", `${what} is too large`);
+      const full = ring.write(chunk, signal);
+      if (full !== undefined) await full;
+      else if (signal.aborted) throw signal.reason;
+    }
+  } finally {
+    clearInterval(tell);
+  }
+  ring.settle("complete");
 }

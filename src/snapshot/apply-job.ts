@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { closeSync, mkdirSync, openSync, readSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import {
@@ -112,9 +112,10 @@ function applyTo(
   const source = resources.use(new SourceReader(job, control));
   const tar = new TarReader(applier);
   const blobHash = createHash("sha256");
-  const diffHash = createHash("sha256");
+  /** A plain archive is its own tar: one digest for both. */
+  let diffHash: Hash | undefined;
   const emit = (chunk: Uint8Array): void => {
-    diffHash.update(chunk);
+    diffHash?.update(chunk);
     tar.push(chunk);
     checkAborted(control);
   };
@@ -122,7 +123,9 @@ function applyTo(
   resources.defer(() => decompressor?.close());
   let head = Buffer.alloc(0);
   const begin = (): Decompressor => {
-    decompressor = createDecompressor(detectCompression(head), emit);
+    const compression = detectCompression(head);
+    if (compression !== "none") diffHash = createHash("sha256");
+    decompressor = createDecompressor(compression, emit);
     decompressor.push(head);
     return decompressor;
   };
@@ -138,7 +141,7 @@ function applyTo(
   (decompressor ?? begin()).finish();
   tar.finish();
   const blobDigest = `sha256:${blobHash.digest("hex")}`;
-  const diffId = `sha256:${diffHash.digest("hex")}`;
+  const diffId = diffHash === undefined ? blobDigest : `sha256:${diffHash.digest("hex")}`;
   checkDigests(job, blobDigest, diffId);
   return { dependsOnBelow: false, ...applier.complete(), blobDigest, blobSizeBytes: source.position, diffId };
 }

@@ -12,13 +12,14 @@ import { TarReader, type TarSink } from "#archive/tar-read.ts";
 import { textOfBytes } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
-import { SourceReader } from "./apply-job.ts";
+import { RingReader } from "#content/byte-ring.ts";
 import { cleanPath, joinPath, parentOf } from "./archive-path.ts";
-import type { BundleJob } from "./layer-job.ts";
+import { abortCheck, type BundleJob } from "./layer-job.ts";
 import type { BundleMember } from "./snapshotter.ts";
 
 /** 127 layers have three members each in the oldest form: room for a hundred images. */
 const membersMax = 50_000;
+const chunkBytes = 1024 * 1024;
 
 /**
  * Takes an archive of images apart: each regular member becomes a numbered file in a directory of ours, with its digest,
@@ -27,7 +28,7 @@ const membersMax = 50_000;
 export function runBundle(job: BundleJob, control: Int32Array): BundleMember[] {
   using resources = new DisposableStack();
   const sink = resources.use(new MemberSink(job.directory));
-  const source = resources.use(new SourceReader(job, control));
+  const source = new RingReader(job.ring, abortCheck(control));
   const tar = new TarReader(sink, membersMax);
   let decompressor: Decompressor | undefined;
   resources.defer(() => decompressor?.close());
@@ -37,7 +38,9 @@ export function runBundle(job: BundleJob, control: Int32Array): BundleMember[] {
     decompressor.push(head);
     return decompressor;
   };
-  for (let chunk = source.read(); chunk !== undefined; chunk = source.read()) {
+  for (let chunk = source.read(chunkBytes); chunk !== undefined; chunk = source.read(chunkBytes)) {
+    if (chunk === "failed")
+      throw new EngineError("cancelled", "download failed", { code: "download-failed" });
     if (decompressor !== undefined) decompressor.push(chunk);
     else {
       head = Buffer.concat([head, chunk]);

@@ -39,8 +39,8 @@ export interface PackJob {
 /** An archive of images, taken apart (bundle-job.ts). */
 export interface BundleJob {
   readonly kind: "bundle";
-  readonly path: string;
-  readonly cells?: SharedArrayBuffer;
+  /** A ring (byte-ring.ts) through which the archive comes. */
+  readonly ring: SharedArrayBuffer;
   /** Empty and ours. */
   readonly directory: string;
 }

@@ -346,11 +346,11 @@ class OverlaySnapshotter implements Snapshotter {
   }
 
   openBundle(
-    source: ApplyRequest["source"],
+    ring: SharedArrayBuffer,
     directory: string,
     signal: AbortSignal,
   ): Promise<readonly BundleMember[]> {
-    return this.#workers.run<"bundle">({ kind: "bundle", ...source, directory }, { signal });
+    return this.#workers.run<"bundle">({ kind: "bundle", ring, directory }, { signal });
   }
 
   /** Directories of a stack, top first, as overlay's lowerdir lists them. */

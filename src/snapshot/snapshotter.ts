@@ -108,7 +108,7 @@ export interface Snapshotter {
    * sealed or discarded. `packed again` (`layerTar`) it gives the same bytes.
    */
   derive(request: DeriveRequest): Promise<AppliedLayer | undefined>;
-  /** Takes in the archive of a build context, which may still grow. */
+  /** Takes in the archive of a build context while it comes through a ring (byte-ring.ts). */
   indexContext(job: Omit<ContextJob, "kind">, signal: AbortSignal): Promise<ContextOutcome>;
   /** Digest of what a COPY would bring: equal digests give equal files. */
   copyDigest(spec: CopySpec, signal: AbortSignal): Promise<string>;
@@ -148,9 +148,12 @@ export interface Snapshotter {
     source: LayerKey | { readonly path: string },
     options?: { output?: string; signal?: AbortSignal },
   ): Promise<PackedLayer>;
-  /** Takes an archive of images (plain, gzip, zstd) apart into a directory that is empty and the caller's. In a worker. */
+  /**
+   * Takes an archive of images (plain, gzip, zstd), which comes through a ring (byte-ring.ts), apart into a directory that is
+   * empty and the caller's. In a worker.
+   */
   openBundle(
-    source: { readonly path: string } | GrowingFile,
+    ring: SharedArrayBuffer,
     directory: string,
     signal: AbortSignal,
   ): Promise<readonly BundleMember[]>;
