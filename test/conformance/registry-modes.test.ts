@@ -205,3 +205,18 @@ test("a registry on https cannot send anybody to http", async () => {
   await setup.images.tag("made", reference, "latest");
   await refuses(() => push(setup, reference, { auth }));
 });
+
+test("addresses that a manifest names for its layers are asked nothing", async () => {
+  const { registry, other, setup } = labs.plain;
+  const foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+  for (const mediaType of ["application/vnd.oci.image.layer.v1.tar+gzip", foreign]) {
+    const [{ digest, bytes: content }] = image.layers as [(typeof image.layers)[number]];
+    const urls = [`http://${other.address}/v2/a/b/blobs/${digest}`];
+    const layers = [{ mediaType, digest, size: content.length, urls }];
+    other.begin([]);
+    registry.begin([{ at: "layer", act: ({ response }) => response.writeHead(404).end() }]);
+    registry.serve("urls/x", imageOf([layerTar("modes-one", 200_000)], { manifest: { layers } }));
+    await assert.rejects(pull(setup, `${registry.address}/urls/x`));
+    assert.deepEqual(other.seen, []);
+  }
+});
