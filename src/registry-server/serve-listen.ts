@@ -3,15 +3,16 @@ import type { Server as TlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describeErrno, errnoOf, messageOf } from "#base/errors.ts";
+import { type Pace, SlowBodies, slowestPace } from "./serve-slow.ts";
 import { type ListenAddress, type ServeSettings, SettingsError } from "./settings.ts";
 
-/** A client that has not sent a request's head by then is closed (slow-loris); bodies are watched by the registry. */
+/** A client that has not sent a request's head by then is closed (slow-loris). */
 const headersTimeoutMs = 15_000;
 const handshakeTimeoutMs = 10_000;
 /** Between two requests of one connection. */
 const keepAliveTimeoutMs = 60_000;
 const connectionsCheckMs = 5_000;
-/** Names of uploads carry state: longer heads than Node's default of 16 KiB are nobody's. */
+/** Node's default: the longest head of a real client is a token of some 4 KiB. */
 const headersBytesMax = 16 * 1024;
 
 type MakeServer = (
@@ -23,15 +24,18 @@ type MakeServer = (
 export class HttpFront {
   readonly #server: Server | TlsServer;
   readonly #stopTimeoutMs: number;
+  readonly #slow: SlowBodies;
   #underWay = 0;
   #connections = 0;
   #stopping = false;
 
   constructor(
-    settings: ServeSettings,
+    settings: Pick<ServeSettings, "stopTimeoutMs" | "maxConnections">,
     make: MakeServer,
     serve: (request: IncomingMessage, response: ServerResponse) => void,
+    pace: Pace = slowestPace,
   ) {
+    this.#slow = new SlowBodies(pace);
     this.#stopTimeoutMs = settings.stopTimeoutMs;
     const options = {
       headersTimeout: headersTimeoutMs,
@@ -48,6 +52,7 @@ export class HttpFront {
       response.once("close", () => {
         this.#underWay -= 1;
       });
+      this.#slow.watch(request);
       serve(request, response);
     });
     this.#server.maxConnections = settings.maxConnections;
@@ -85,6 +90,7 @@ export class HttpFront {
       await Promise.race([closed, sleep(20)]);
     }
     this.#server.closeAllConnections();
+    this.#slow[Symbol.dispose]();
     await closed;
   }
 }
