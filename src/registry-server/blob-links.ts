@@ -1,6 +1,7 @@
 import { unlink } from "node:fs/promises";
 import type { Digest } from "#base/digest.ts";
 import type { Statement } from "#state/database.ts";
+import { asContent } from "./registry-digest.ts";
 import type { BlobLink, RegistryDigest } from "./registry-store.ts";
 import type { Link, RepositoryIndex } from "./repository-index.ts";
 import { ensureRepository, orGiveBack, type StoreParts } from "./store-parts.ts";
@@ -78,7 +79,9 @@ export class BlobLinks {
     const sql = "INSERT INTO link (repository, digest, content, size_bytes) VALUES (?, ?, ?, ?)";
     await database.commit([{ sql, params: [repository, digest, content, sizeBytes] }, ...also]);
     usage.add(content, sizeBytes);
-    const link = { digest, content, sizeBytes, touchedAtMs: Date.now() };
+    // One string where both are the same: there are very many of them.
+    const same = (content as string) === digest ? asContent(digest) : content;
+    const link = { digest, content: same, sizeBytes, touchedAtMs: Date.now() };
     ensureRepository(this.#parts, repository).links.set(digest, link);
   }
 

@@ -3,6 +3,7 @@ import type { Log } from "#base/log.ts";
 import type { ContentStore } from "#content/content-store.ts";
 import type { Database, Statement } from "#state/database.ts";
 import { ContentUsage } from "./content-usage.ts";
+import { asContent } from "./registry-digest.ts";
 import type { RegistryDigest } from "./registry-store.ts";
 import { RepositoryIndex } from "./repository-index.ts";
 
@@ -50,7 +51,8 @@ export async function loadRepositories(
       continue;
     }
     usage.add(row.content, row.size_bytes);
-    const link = { digest: row.digest, content: row.content, sizeBytes: row.size_bytes, touchedAtMs: now };
+    const { digest, size_bytes: sizeBytes } = row;
+    const link = { digest, content: contentOf(digest, row.content), sizeBytes, touchedAtMs: now };
     indexOf(row.repository).links.set(row.digest, link);
   }
   for (const row of await database.all<ManifestRow>("SELECT * FROM manifest")) {
@@ -70,16 +72,20 @@ export async function loadRepositories(
   return { repositories, usage };
 }
 
+/** One string where both are the same: there are very many of them. */
+function contentOf(digest: RegistryDigest, content: Digest): Digest {
+  return (content as string) === digest ? asContent(digest) : content;
+}
+
 function addManifest(index: RepositoryIndex, row: ManifestRow): void {
-  const { children, blobs } = JSON.parse(row.named) as {
-    children: RegistryDigest[];
-    blobs: RegistryDigest[];
-  };
+  const named = JSON.parse(row.named) as { children: RegistryDigest[]; blobs: RegistryDigest[] };
+  const { children } = named;
+  const blobs = named.blobs.map((digest) => index.links.get(digest)?.digest ?? digest);
   index.pin(children);
   index.pin(blobs);
   index.addManifest({
     digest: row.digest,
-    content: row.content,
+    content: contentOf(row.digest, row.content),
     sizeBytes: row.size_bytes,
     mediaType: row.media_type,
     children,

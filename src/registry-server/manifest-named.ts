@@ -25,7 +25,8 @@ export function resolveNamed(
       const message = `${digest} has ${found.sizeBytes} bytes, not ${named.sizeBytes}`;
       throw new RegistryFault(400, "SIZE_INVALID", { message, detail: { digest } });
     }
-    (found.isManifest ? children : blobs).add(digest);
+    // The string that is there already, not the document's: there are very many of them.
+    (found.isManifest ? children : blobs).add(found.digest);
   }
   if (missing.size > 0) throw new RegistryFault(404, [...missing.values()].slice(0, 100));
   return { children: [...children], blobs: [...blobs] };
@@ -34,9 +35,12 @@ export function resolveNamed(
 function sizeOf(
   index: RepositoryIndex,
   { digest, as }: NamedContent,
-): { sizeBytes: number; isManifest: boolean } | undefined {
+): { digest: RegistryDigest; sizeBytes: number; isManifest: boolean } | undefined {
   const manifest = as === "blob" ? undefined : index.manifests.get(digest);
-  if (manifest !== undefined) return { sizeBytes: manifest.sizeBytes, isManifest: true };
+  if (manifest !== undefined) {
+    return { digest: manifest.digest, sizeBytes: manifest.sizeBytes, isManifest: true };
+  }
   const link = as === "manifest" ? undefined : index.links.get(digest);
-  return link === undefined ? undefined : { sizeBytes: link.sizeBytes, isManifest: false };
+  if (link === undefined) return undefined;
+  return { digest: link.digest, sizeBytes: link.sizeBytes, isManifest: false };
 }
