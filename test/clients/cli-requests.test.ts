@@ -43,7 +43,8 @@ function comparable(body: unknown): unknown {
     return Object.fromEntries(
       Object.entries(value)
         .filter(([name, item]) => !equivalent.has(`${name}:${String(item)}`))
-        .map(([name, item]) => [name, walk(item)]),
+        // Docker's client keeps `Env` in a map on its way, whose order is a new one each time; ours keeps the order given.
+        .map(([name, item]) => [name, name === "Env" && Array.isArray(item) ? [...item].sort() : walk(item)]),
     );
   };
   return withoutZeros(walk(body));
