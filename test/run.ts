@@ -37,8 +37,9 @@ function step(name: string, command: string, args: readonly string[]): void {
   }
 }
 
-async function runFiles(files: readonly string[], concurrency: number): Promise<void> {
+async function runFiles(name: string, files: readonly string[], concurrency: number): Promise<void> {
   if (files.length === 0) return;
+  const started = performance.now();
   const stream = run({
     files: files.map((file) => join(root, file)),
     concurrency,
@@ -50,6 +51,7 @@ async function runFiles(files: readonly string[], concurrency: number): Promise<
       process.stderr.write(event.data.message);
     }
   }
+  console.log(`${name}: ${files.length} files, ${((performance.now() - started) / 1000).toFixed(0)} s`);
 }
 
 interface TestEvent {
@@ -106,11 +108,11 @@ async function main(): Promise<number> {
     if (existsSync(join(root, "native/test")))
       step("native tests under ASan and UBSan", "make", ["-s", "-C", "native", "test"]);
   }
-  await runFiles([...filesIn("test/house/*.test.ts"), ...filesIn("src/**/*.test.ts")], 2);
-  await runFiles(filesIn("test/integration/*.test.ts"), 2);
-  await runFiles(filesIn("test/clients/*.test.ts"), 1);
-  await runFiles(filesIn("test/conformance/*.test.ts"), 1);
-  await runFiles(filesIn("test/faults/*.test.ts"), 1);
+  await runFiles("unit", [...filesIn("test/house/*.test.ts"), ...filesIn("src/**/*.test.ts")], 2);
+  await runFiles("integration", filesIn("test/integration/*.test.ts"), 2);
+  await runFiles("clients", filesIn("test/clients/*.test.ts"), 1);
+  await runFiles("conformance", filesIn("test/conformance/*.test.ts"), 1);
+  await runFiles("faults", filesIn("test/faults/*.test.ts"), 1);
   const leaks = await leakReport(before);
   if (leaks.length > 0) {
     outcome.failed.push("leak check");
