@@ -110,7 +110,7 @@ async function main(): Promise<number> {
   }
   await runFiles("unit", [...filesIn("test/house/*.test.ts"), ...filesIn("src/**/*.test.ts")], 2);
   await runFiles("integration", filesIn("test/integration/*.test.ts"), 2);
-  await runFiles("clients", filesIn("test/clients/*.test.ts"), 1);
+  await runFiles("clients", filesIn("test/clients/*.test.ts"), 2);
   await runFiles("conformance", filesIn("test/conformance/*.test.ts"), 1);
   await runFiles("faults", filesIn("test/faults/*.test.ts"), 1);
   const leaks = await leakReport(before);
