@@ -20,6 +20,8 @@ const packages = [
   "libsubid4",
   "docker-registry",
   "skopeo",
+  "buildah",
+  "umoci",
   "iptables",
   "libxtables12",
   "libip4tc2",
@@ -30,7 +32,7 @@ const packages = [
   "libassuan0",
 ] as const;
 
-const formatVersion = "2";
+const formatVersion = "4";
 
 export interface Peers {
   /** Root of the unpacked packages. */
@@ -45,12 +47,22 @@ function cacheRoot(): string {
   return join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "skiff", "peers");
 }
 
+/** What apt would install beside the peers: the libraries that this machine lacks. Nothing is installed. */
+function missingDependencies(): string[] {
+  const plan = execFileSync("apt-get", ["-s", "install", "--no-install-recommends", ...packages], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  return [...plan.matchAll(/^Inst (\S+) /gm)].map((match) => match[1]!);
+}
+
 function unpack(target: string): void {
   const debs = join(target, "debs");
   const root = join(target, "root");
   mkdirSync(debs, { recursive: true });
   const download = (): void => {
-    execFileSync("apt-get", ["download", "-qq", ...packages], {
+    const wanted = new Set([...packages, ...missingDependencies()]);
+    execFileSync("apt-get", ["download", "-qq", ...wanted], {
       cwd: debs,
       stdio: ["ignore", "ignore", "pipe"],
     });
