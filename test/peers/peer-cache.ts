@@ -111,12 +111,14 @@ export function ensurePeers(): Peers {
     process.env["PATH"] ?? "",
   ].join(":");
   const libraries = join(root, "usr/lib/x86_64-linux-gnu");
+  // Debian 12 still ships some libraries beneath /lib.
+  const oldLibraries = join(root, "lib/x86_64-linux-gnu");
   return {
     root,
     env: {
       ...process.env,
       PATH: path,
-      LD_LIBRARY_PATH: libraries,
+      LD_LIBRARY_PATH: `${libraries}:${oldLibraries}`,
       XTABLES_LIBDIR: join(libraries, "xtables"),
     },
     path: (program) => {
