@@ -104,7 +104,11 @@ async function main(): Promise<number> {
   if (only === undefined) {
     step("format and lint (biome)", join(root, "node_modules/.bin/biome"), ["check", "."]);
     step("types (tsc)", join(root, "node_modules/.bin/tsc"), ["--noEmit"]);
-    step("dead code (knip)", join(root, "node_modules/.bin/knip"), ["--no-progress"]);
+    // Not by its own first line: the Node on PATH may be older than what knip needs.
+    step("dead code (knip)", process.execPath, [
+      join(root, "node_modules/knip/bin/knip.js"),
+      "--no-progress",
+    ]);
     if (existsSync(join(root, "native/test")))
       step("native tests under ASan and UBSan", "make", ["-s", "-C", "native", "test"]);
   }

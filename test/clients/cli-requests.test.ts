@@ -6,6 +6,7 @@ import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { olderDockerClient } from "../peers/peer-cache.ts";
 import { commandLines, requests } from "./cli-lines.ts";
 
 interface Recorded {
@@ -50,7 +51,7 @@ function comparable(body: unknown): unknown {
   return withoutZeros(walk(body));
 }
 
-describe("requests of our command line and of Docker's client", () => {
+describe("requests of our command line and of Docker's client", { skip: olderDockerClient() }, () => {
   const home = mkdtempSync(join(tmpdir(), "skiff-cli-"));
   const alias = join(home, "docker");
   const socket = join(home, "api.sock");

@@ -131,6 +131,18 @@ export function ensurePeers(): Peers {
   };
 }
 
+/** The major version of the `docker` on PATH: 28 where a current one is installed, 20 where Debian's stands in. */
+export function dockerClientMajor(): number {
+  const said = execFileSync("docker", ["--version"], { encoding: "utf8" });
+  return Number(/version (\d+)\./.exec(said)![1]);
+}
+
+/** Why a comparison with the words of the current client is skipped, or false. */
+export function olderDockerClient(): string | false {
+  const major = dockerClientMajor();
+  return major < 28 && `the docker on PATH is version ${major}: our command line follows 28`;
+}
+
 /**
  * Sees to it that `docker` is on PATH for tests: the machine's own client, or Debian's from the cache where there is none.
  */
