@@ -37,8 +37,9 @@ function step(name: string, command: string, args: readonly string[]): void {
   }
 }
 
-async function runFiles(files: readonly string[], concurrency: number): Promise<void> {
+async function runFiles(name: string, files: readonly string[], concurrency: number): Promise<void> {
   if (files.length === 0) return;
+  const started = performance.now();
   const stream = run({
     files: files.map((file) => join(root, file)),
     concurrency,
@@ -50,6 +51,7 @@ async function runFiles(files: readonly string[], concurrency: number): Promise<
       process.stderr.write(event.data.message);
     }
   }
+  console.log(`${name}: ${files.length} files, ${((performance.now() - started) / 1000).toFixed(0)} s`);
 }
 
 interface TestEvent {
@@ -102,15 +104,19 @@ async function main(): Promise<number> {
   if (only === undefined) {
     step("format and lint (biome)", join(root, "node_modules/.bin/biome"), ["check", "."]);
     step("types (tsc)", join(root, "node_modules/.bin/tsc"), ["--noEmit"]);
-    step("dead code (knip)", join(root, "node_modules/.bin/knip"), ["--no-progress"]);
+    // Not by its own first line: the Node on PATH may be older than what knip needs.
+    step("dead code (knip)", process.execPath, [
+      join(root, "node_modules/knip/bin/knip.js"),
+      "--no-progress",
+    ]);
     if (existsSync(join(root, "native/test")))
       step("native tests under ASan and UBSan", "make", ["-s", "-C", "native", "test"]);
   }
-  await runFiles([...filesIn("test/house/*.test.ts"), ...filesIn("src/**/*.test.ts")], 2);
-  await runFiles(filesIn("test/integration/*.test.ts"), 2);
-  await runFiles(filesIn("test/clients/*.test.ts"), 1);
-  await runFiles(filesIn("test/conformance/*.test.ts"), 1);
-  await runFiles(filesIn("test/faults/*.test.ts"), 1);
+  await runFiles("unit", [...filesIn("test/house/*.test.ts"), ...filesIn("src/**/*.test.ts")], 2);
+  await runFiles("integration", filesIn("test/integration/*.test.ts"), 2);
+  await runFiles("clients", filesIn("test/clients/*.test.ts"), 2);
+  await runFiles("conformance", filesIn("test/conformance/*.test.ts"), 1);
+  await runFiles("faults", filesIn("test/faults/*.test.ts"), 1);
   const leaks = await leakReport(before);
   if (leaks.length > 0) {
     outcome.failed.push("leak check");

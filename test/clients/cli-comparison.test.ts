@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type PeerDaemon, startDockerd } from "../peers/dockerd.ts";
 import { busyboxRoot } from "../peers/images.ts";
+import { olderDockerClient } from "../peers/peer-cache.ts";
 import { commandLines, readings, refusals } from "./cli-lines.ts";
 
 const ours = join(import.meta.dirname, "../../bin/skiff");
@@ -32,7 +33,7 @@ function settle(answer: Answer): Answer {
   return { code: answer.code, stdout: clean(answer.stdout), stderr: clean(answer.stderr) };
 }
 
-describe("our command line beside Docker's client", () => {
+describe("our command line beside Docker's client", { skip: olderDockerClient() }, () => {
   let daemon: PeerDaemon;
   const home = mkdtempSync(join(tmpdir(), "skiff-cli-"));
   const alias = join(home, "docker");

@@ -6,6 +6,7 @@ import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { olderDockerClient } from "../peers/peer-cache.ts";
 import { commandLines, requests } from "./cli-lines.ts";
 
 interface Recorded {
@@ -43,13 +44,14 @@ function comparable(body: unknown): unknown {
     return Object.fromEntries(
       Object.entries(value)
         .filter(([name, item]) => !equivalent.has(`${name}:${String(item)}`))
-        .map(([name, item]) => [name, walk(item)]),
+        // Docker's client keeps `Env` in a map on its way, whose order is a new one each time; ours keeps the order given.
+        .map(([name, item]) => [name, name === "Env" && Array.isArray(item) ? [...item].sort() : walk(item)]),
     );
   };
   return withoutZeros(walk(body));
 }
 
-describe("requests of our command line and of Docker's client", () => {
+describe("requests of our command line and of Docker's client", { skip: olderDockerClient() }, () => {
   const home = mkdtempSync(join(tmpdir(), "skiff-cli-"));
   const alias = join(home, "docker");
   const socket = join(home, "api.sock");

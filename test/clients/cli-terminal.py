@@ -6,11 +6,15 @@ A step is [wait-for, action, argument]: once wait-for was printed after the last
 import fcntl, json, os, pty, select, signal, struct, sys, termios, time
 
 steps = json.loads(sys.argv[1])
+ready, go = os.pipe()
 pid, fd = pty.fork()
 if pid == 0:
+    # The command must not see a terminal without a size, nor change its settings before they were read.
+    os.read(ready, 1)
     os.execvp(sys.argv[2], sys.argv[2:])
 fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
 before = termios.tcgetattr(fd)
+os.write(go, b"x")
 output, seen, deadline = b"", 0, time.time() + 40
 status = None
 while time.time() < deadline:

@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { call } from "../peers/engine-call.ts";
+import { dockerClientMajor } from "../peers/peer-cache.ts";
 import { startSkiffd, type TestDaemon } from "../peers/skiffd.ts";
 
 const run = promisify(execFile);
@@ -80,9 +81,14 @@ test("volumes by the docker CLI", async () => {
 
   writeFileSync(join(daemon.dataRoot, "volumes", anonymous, "_data/file"), Buffer.alloc(2000));
   const pruned = await docker("volume", "prune", "-f");
-  assert.match(pruned.stdout, new RegExp(`Deleted Volumes:\n${anonymous}\n\nTotal reclaimed space: 2kB`));
-  assert.deepEqual(await names(), ["cli-vol"]);
-  assert.match((await docker("volume", "prune", "-f", "-a")).stdout, /cli-vol/);
+  if (dockerClientMajor() < 23) {
+    // Before API 1.42 a prune took named volumes, too, and the client had no `-a`.
+    assert.match(pruned.stdout, /cli-vol/);
+  } else {
+    assert.match(pruned.stdout, new RegExp(`Deleted Volumes:\n${anonymous}\n\nTotal reclaimed space: 2kB`));
+    assert.deepEqual(await names(), ["cli-vol"]);
+    assert.match((await docker("volume", "prune", "-f", "-a")).stdout, /cli-vol/);
+  }
   assert.equal(existsSync(join(daemon.dataRoot, "volumes/cli-vol")), false);
 });
 

@@ -65,7 +65,7 @@ before(async () => {
 after(() => resources.disposeAsync());
 
 /** Lines of a progress stream that depend on timing: dockerd leaves out what a newer line overtakes. */
-const moving = /"status":"(Downloading|Extracting|Waiting|Verifying Checksum)"/;
+const moving = /"status":"(Downloading|Download complete|Extracting|Waiting|Verifying Checksum)"/;
 
 function normal(answer: Answer<unknown>): unknown {
   if (answer.text.includes("\r\n")) {

@@ -132,7 +132,13 @@ test("umoci changes an image, and it loads", async () => {
   const layout = join(folder, "umoci");
   writeFileSync(join(folder, "u.tar"), await save(source, [`${rich}:1`]));
   skopeo("copy", "-q", `oci-archive:${join(folder, "u.tar")}`, `oci:${layout}:v1`);
-  execFileSync("umoci", ["config", "--image", `${layout}:v1`, "--config.workingdir", "/w"]);
+  execFileSync(ensurePeers().path("umoci"), [
+    "config",
+    "--image",
+    `${layout}:v1`,
+    "--config.workingdir",
+    "/w",
+  ]);
   await using target = await openImages();
   const archive = execFileSync("tar", ["-C", layout, "-cf", "-", "."], { maxBuffer: 2 ** 28 });
   const [line] = texts(await load(target, archive));

@@ -33,7 +33,7 @@ const packages = [
   "libdevmapper1.02.1",
 ] as const;
 
-const formatVersion = "3";
+const formatVersion = "5";
 
 export interface Peers {
   /** Root of the unpacked packages. */
@@ -48,12 +48,22 @@ function cacheRoot(): string {
   return join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "skiff", "peers");
 }
 
+/** What apt would install beside the peers: the libraries that this machine lacks. Nothing is installed. */
+function missingDependencies(): string[] {
+  const plan = execFileSync("apt-get", ["-s", "install", "--no-install-recommends", ...packages], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  return [...plan.matchAll(/^Inst (\S+) /gm)].map((match) => match[1]!);
+}
+
 function unpack(target: string): void {
   const debs = join(target, "debs");
   const root = join(target, "root");
   mkdirSync(debs, { recursive: true });
   const download = (): void => {
-    execFileSync("apt-get", ["download", "-qq", ...packages], {
+    const wanted = new Set([...packages, ...missingDependencies()]);
+    execFileSync("apt-get", ["download", "-qq", ...wanted], {
       cwd: debs,
       stdio: ["ignore", "ignore", "pipe"],
     });
@@ -102,12 +112,14 @@ export function ensurePeers(): Peers {
     process.env["PATH"] ?? "",
   ].join(":");
   const libraries = join(root, "usr/lib/x86_64-linux-gnu");
+  // Debian 12 still ships some libraries beneath /lib.
+  const oldLibraries = join(root, "lib/x86_64-linux-gnu");
   return {
     root,
     env: {
       ...process.env,
       PATH: path,
-      LD_LIBRARY_PATH: libraries,
+      LD_LIBRARY_PATH: `${libraries}:${oldLibraries}`,
       XTABLES_LIBDIR: join(libraries, "xtables"),
     },
     path: (program) => {
@@ -118,6 +130,18 @@ export function ensurePeers(): Peers {
       throw new Error(`no peer program ${program}`);
     },
   };
+}
+
+/** The major version of the `docker` on PATH: 28 where a current one is installed, 20 where Debian's stands in. */
+export function dockerClientMajor(): number {
+  const said = execFileSync("docker", ["--version"], { encoding: "utf8" });
+  return Number(/version (\d+)\./.exec(said)![1]);
+}
+
+/** Why a comparison with the words of the current client is skipped, or false. */
+export function olderDockerClient(): string | false {
+  const major = dockerClientMajor();
+  return major < 28 && `the docker on PATH is version ${major}: our command line follows 28`;
 }
 
 /**
