@@ -9,7 +9,7 @@ export const allowedSkips: readonly { readonly test: string; readonly reason: st
     reason: "Debian 12 has no Docker client newer than 20.10, which lacks many of the flags",
   },
   {
-    test: "comparison.test.ts: by our own client, too",
+    test: ", by our own client",
     reason: "Debian 12 has no Docker client newer than 20.10, whose messages are others than ours",
   },
 ];
