@@ -4,6 +4,8 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { type Client, clientPrograms, createClient } from "../clients/real-lab.ts";
 import { startDockerd } from "../peers/dockerd.ts";
 import { call } from "../peers/engine-call.ts";
@@ -203,6 +205,10 @@ describe("wrong command lines", () => {
         // What an exec's start has to say comes in its output stream.
         assert.match(outcome.stdout + outcome.stderr, message, which);
         assert.equal(outcome.code, engine === ours ? code : older, `${which}: ${outcome.stderr}`);
+        // An older client does not wait for the removal that `--rm` asks for.
+        for (let tries = 0; tries < 100 && !isDeepStrictEqual(await inventory(engine), before); tries += 1) {
+          await sleep(50);
+        }
         assert.deepEqual(await inventory(engine), before, which);
       }
     });

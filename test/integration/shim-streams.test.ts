@@ -208,7 +208,9 @@ describe("terminals", () => {
   for (const kind of ["crun", "runc"] as const) {
     it(`gives raw output, a size set before the start, and input (${kind})`, async () => {
       const runtime = { path: `/usr/bin/${kind}`, kind, root: `${rig.execRoot}/${kind}`, args: [] };
-      const args = ["sh", "-c", "tty; stty size; read line; echo got $line; exit 5"];
+      // The runtime makes the terminal and hands it over while the process begins: its size may come a moment later.
+      const sized = 'until [ "$(stty size)" = "33 99" ]; do sleep 0.02; done';
+      const args = ["sh", "-c", `tty; ${sized}; stty size; read line; echo got $line; exit 5`];
       const container = rig.container({ args, terminal: true }, { runtime, openStdin: true });
       const shim = await rig.host.launch(container.launch);
       const stream = await shim.attach(withStdin);
