@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { inspect } from "node:util";
 import { silentLog } from "#base/log.ts";
 import { findDisagreements } from "#daemon/fsck.ts";
 import { leftOver } from "../peers/left-over.ts";
@@ -64,6 +65,8 @@ describe(`kill -9 while images are made and sent, ${hitsWanted} in each phase`, 
           if (await play(lab, phase, aim)) counts.set(phase.name, counts.get(phase.name)! + 1);
         } catch (cause) {
           const where = `${phase.name}, at ${aim.toFixed(2)} of it`;
+          // Said at once: what disposal finds afterwards would hide it.
+          console.log(`${where}: ${inspect(cause)}`);
           throw new Error(`${where}\n${lab.daemon.log().slice(-2000)}`, { cause });
         }
       }
