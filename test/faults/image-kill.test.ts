@@ -71,7 +71,9 @@ describe(`kill -9 while images are made and sent, ${hitsWanted} in each phase`, 
         }
       }
     }
-    console.log(`kills that hit: ${[...counts].map(([name, count]) => `${name} ${count}`).join(", ")}`);
+    console.log(
+      `kills: ${round}, of which hit: ${[...counts].map(([name, count]) => `${name} ${count}`).join(", ")}`,
+    );
 
     assert.deepEqual(await leftOver(lab.daemon), []);
     assert.ok(lab.diskBytes() - begun < 64 * 1024, `${lab.diskBytes() - begun} bytes stay`);
