@@ -130,6 +130,11 @@ const cases: readonly Case[] = [
   },
   { name: "quiet", dockerfile: "FROM busybox\nENV Q=1", args: ["-q"] },
   {
+    name: "quiet, and a step that fails",
+    dockerfile: "FROM busybox\nRUN echo why; false",
+    args: ["-q", "--force-rm"],
+  },
+  {
     name: "a step that fails",
     dockerfile: "FROM busybox\nRUN echo out; echo err >&2; exit 42",
     args: ["--force-rm"],

@@ -233,6 +233,17 @@ test("127 layers are built and run; the 128th is refused before its work is done
   );
   assert.equal(full.error, "");
   assert.equal((await inspect("full:1")).RootFS.Layers.length, 127);
+  const container = await call<{ Id: string }>(daemon.socket, "POST", "/containers/create", {
+    Image: "full:1",
+  });
+  const id = container.body!.Id;
+  assert.equal((await call(daemon.socket, "POST", `/containers/${id}/start`)).status, 204);
+  const exit = await call<{ StatusCode: number }>(daemon.socket, "POST", `/containers/${id}/wait`);
+  assert.equal(exit.body!.StatusCode, 0);
+  assert.match((await call(daemon.socket, "GET", `/containers/${id}/logs?stdout=1`)).text, /125\n$/);
+  const commit = await call(daemon.socket, "POST", `/commit?container=${id}&repo=more`);
+  assert.equal(commit.status, 201, "nothing was changed: no layer is added");
+  await call(daemon.socket, "DELETE", `/containers/${id}?force=1`);
   const more = await build(daemon, { Dockerfile: "FROM full:1\nRUN echo never\n" });
   assert.match(more.error, /max depth exceeded/);
   assert.deepEqual(said(more.output), []);
