@@ -44,9 +44,19 @@ export function localSource(path: string, followLink: boolean): CopyEnd {
     const isDirectory = lstatSync(found.path).isDirectory();
     return { ...found, exists: true, isDirectory };
   } catch (error) {
-    const at = (error as NodeJS.ErrnoException).path;
-    throw fileError("lstat", typeof at === "string" && errnoOf(error) !== "ENOTDIR" ? at : path, error);
+    // Go names no path here.
+    if (errnoOf(error) === "ENOTDIR") throw new ExitError(1, "not a directory");
+    throw fileError("lstat", followLink ? missingTarget(path) : path, error);
   }
+}
+
+/** What a dangling link leads to. */
+function missingTarget(path: string): string {
+  let at = path;
+  for (let links = 0; links < 40 && lstatSync(at, { throwIfNoEntry: false })?.isSymbolicLink(); links += 1) {
+    at = posix.resolve(posix.dirname(at), readlinkSync(at));
+  }
+  return at;
 }
 
 function rebasedParent(path: string, parent: string, name: string): { path: string; rebaseName: string } {
