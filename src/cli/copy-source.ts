@@ -46,8 +46,17 @@ export function localSource(path: string, followLink: boolean): CopyEnd {
   } catch (error) {
     // Go names no path here.
     if (errnoOf(error) === "ENOTDIR") throw new ExitError(1, "not a directory");
-    throw fileError("lstat", followLink ? missingTarget(path) : path, error);
+    throw fileError("lstat", followLink ? missingTarget(firstMissing(path)) : firstMissing(path), error);
   }
+}
+
+/** The name of a path at which its resolution ends, which Go reports. */
+function firstMissing(path: string): string {
+  for (let at = path.indexOf("/", 1); at > 0; at = path.indexOf("/", at + 1)) {
+    const front = path.slice(0, at);
+    if (lstatSync(front, { throwIfNoEntry: false }) === undefined) return front;
+  }
+  return path;
 }
 
 /** What a dangling link leads to. */
