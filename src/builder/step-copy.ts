@@ -66,10 +66,13 @@ async function copy(build: StageBuild, instruction: CopyInstruction, keyword: st
     specs.map((spec, index) => parts[index]?.digest ?? deps.snapshotter.copyDigest(spec, signal)),
   );
   const digest =
-    digests.length === 1 ? digests[0] : createHash("sha256").update(digests.join(" ")).digest("hex");
-  const what = specs.length === 1 && specs[0]?.paths.length === 1 ? "file" : "multi";
-  const note = `${keyword} ${what}:${digest} in ${build.expand(instruction.target)} `;
+    digests.length === 1
+      ? digests[0]
+      : `multi:${createHash("sha256").update(digests.join(" ")).digest("hex")}`;
   const { chown, chmod, excludes, parents } = common;
+  // Docker puts no blank behind the owner.
+  const owner = chown === "" ? "" : `--chown=${chown}`;
+  const note = `${keyword} ${owner}${digest} in ${build.expand(instruction.target)} `;
   await build.finish({
     parts: [
       instruction.kind,
@@ -82,8 +85,7 @@ async function copy(build: StageBuild, instruction: CopyInstruction, keyword: st
       specs.map(({ unpack }) => unpack),
     ],
     createdBy: `/bin/sh -c #(nop) ${note}`,
-    isToldByHistory:
-      chown === "" && chmod === undefined && excludes.length === 0 && !parents && instruction.kind === "copy",
+    isToldByHistory: chmod === undefined && excludes.length === 0 && !parents && instruction.kind === "copy",
     make: () => build.derive({ kind: "copy", specs }),
   });
 }

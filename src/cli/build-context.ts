@@ -55,7 +55,7 @@ export function localContext(path: string, file: string, stdinDockerfile: string
     root,
     dockerfile: inside,
     dockerfileText: undefined,
-    rules: rulesOf(root, ignores, [inside, ".dockerignore"]),
+    rules: rulesOf(root, ignores, [inside, ".dockerignore", `${inside}.dockerignore`]),
   };
 }
 
@@ -80,7 +80,7 @@ function rulesOf(_root: string, files: readonly string[], always: readonly strin
   for (const file of files) {
     const text = statSync(file, { throwIfNoEntry: false }) === undefined ? undefined : readText(file);
     if (text === undefined) continue;
-    // The daemon needs these two whatever the file says; it hides them from COPY itself.
+    // The daemon needs these whatever the file says; it hides them from COPY itself.
     return new IgnoreRules([
       ...readIgnoreFile(text),
       ...always.map((name) => `!${name.replace(/[*?[\\]/g, "\\$&")}`),

@@ -87,7 +87,10 @@ async function runBuild(context: CliContext, flags: Flags, [path = ""]: readonly
   const quiet = flags.bool("quiet");
   using session = await openBuildSession(context, flags.list("secret"), flags.list("ssh"));
   using temporary = new DisposableStack();
-  const input = await inputOf(context, flags, path, temporary);
+  // Told when a quiet build fails.
+  const sending: string[] = [];
+  const write = (text: string): void => void (quiet ? sending.push(text) : context.write(text));
+  const input = await inputOf(context, flags, path, { write, temporary });
   const response = await context.client.request("POST", "/build", {
     query: {
       ...queryOf(context, flags),
@@ -112,7 +115,7 @@ async function runBuild(context: CliContext, flags: Flags, [path = ""]: readonly
     });
   } catch (error) {
     if (!(error instanceof StreamError)) throw error;
-    for (const text of held) process.stderr.write(text);
+    for (const text of [...sending, ...held]) process.stderr.write(text);
     throw new ExitError(error.code === undefined || error.code === 0 ? 1 : error.code, error.message);
   }
   if (quiet) {
@@ -130,11 +133,11 @@ async function inputOf(
   context: CliContext,
   flags: Flags,
   path: string,
-  temporary: DisposableStack,
+  { write, temporary }: { readonly write: (text: string) => void; readonly temporary: DisposableStack },
 ): Promise<Input> {
   const file = flags.text("file");
   const sent = (archive: AsyncIterable<Buffer>): Readable => {
-    const stream = announced(context, flags.bool("quiet"), archive);
+    const stream = announced(write, archive);
     if (!flags.bool("compress")) return stream;
     const packed = createGzip();
     stream.once("error", (error) => packed.destroy(error));
@@ -206,10 +209,10 @@ async function cloned(context: CliContext, path: string, temporary: DisposableSt
 }
 
 /** The archive, with Docker's line about how much of it was sent. */
-function announced(context: CliContext, quiet: boolean, archive: AsyncIterable<Buffer>): Readable {
+function announced(write: (text: string) => void, archive: AsyncIterable<Buffer>): Readable {
   let sent = 0;
   const show = (end: string): void => {
-    if (!quiet) context.write(`Sending build context to Docker daemon  ${humanSize(sent)}${end}`);
+    write(`Sending build context to Docker daemon  ${humanSize(sent)}${end}`);
   };
   const counted = async function* (): AsyncGenerator<Buffer> {
     let shownAt = 0;

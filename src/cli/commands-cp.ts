@@ -89,15 +89,10 @@ function statOf(response: Response): PathStat {
 /** Undefined where the daemon will not say; the copy itself then tells why. */
 async function statPath(context: CliContext, container: string, path: string): Promise<PathStat | undefined> {
   const response = await context.client.raw("HEAD", archivePath(container), {
-    query: { path: slashed(path) },
+    query: { path },
   });
   response.body.resume();
   return response.status === 200 ? statOf(response) : undefined;
-}
-
-/** Docker's client sends a clean path but for its ending's sake; an empty one is the root. */
-function slashed(path: string): string {
-  return path === "" ? "/" : path;
 }
 
 /** Where a link of a container leads, as a path in it. */
@@ -120,7 +115,7 @@ async function copyOut(context: CliContext, request: CopyRequest): Promise<void>
     }
   }
   const response = await context.client.request("GET", archivePath(container), {
-    query: { path: slashed(source) },
+    query: { path: source },
   });
   if (toStdout) {
     await toStdoutStream(response.body);
@@ -276,7 +271,7 @@ async function containerDestination(context: CliContext, container: string, path
 async function put(context: CliContext, request: CopyRequest, path: string, body: Readable): Promise<void> {
   await context.client.run("PUT", archivePath(request.container), {
     query: {
-      path: slashed(path),
+      path,
       noOverwriteDirNonDir: "true",
       copyUIDGID: request.archive ? "true" : undefined,
     },

@@ -27,7 +27,7 @@ export function splitArgument(argument: string): { readonly container: string; r
 }
 
 function endsInDot(path: string): boolean {
-  return posix.basename(path) === "." || path === ".";
+  return path === "" || posix.basename(path) === ".";
 }
 
 /** Go's `filepath.Clean`. */

@@ -9,21 +9,26 @@ export function copiedSize(bytes: number): string {
   return humanSize(bytes, 3);
 }
 
+/** A copy that is done by then shows its result only. */
+const firstMs = 500;
+
 /** Counts bytes, and shows the count behind `title` where stderr is a terminal; `stop` clears the line. */
 export class CopyProgress {
   bytes = 0;
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #target: NodeJS.WriteStream;
+  #shown = false;
 
   constructor(title: string, quiet: boolean, target: NodeJS.WriteStream = process.stderr) {
     this.#target = target;
     if (quiet || target.isTTY !== true) return;
     let last = 0;
-    target.write(`\x1b[s\x1b[?25l\x1b[u\x1b[2K${title}${copiedSize(0)}`);
+    const begun = performance.now();
     this.#timer = setInterval(() => {
-      if (this.bytes === last) return;
+      if (this.bytes === last || performance.now() - begun < firstMs) return;
       last = this.bytes;
-      target.write(`\x1b[${title.length + 1}G\x1b[K${copiedSize(last)}`);
+      target.write(`${this.#shown ? "" : "\x1b[?25l"}\r\x1b[2K${title}${copiedSize(last)}`);
+      this.#shown = true;
     }, intervalMs);
     this.#timer.unref();
   }
@@ -36,8 +41,7 @@ export class CopyProgress {
   }
 
   stop(): void {
-    if (this.#timer === undefined) return;
     clearInterval(this.#timer);
-    this.#target.write("\x1b[?25h\x1b[u\x1b[2K");
+    if (this.#shown) this.#target.write("\x1b[?25h\r\x1b[2K");
   }
 }

@@ -44,9 +44,28 @@ export function localSource(path: string, followLink: boolean): CopyEnd {
     const isDirectory = lstatSync(found.path).isDirectory();
     return { ...found, exists: true, isDirectory };
   } catch (error) {
-    const at = (error as NodeJS.ErrnoException).path;
-    throw fileError("lstat", typeof at === "string" && errnoOf(error) !== "ENOTDIR" ? at : path, error);
+    // Go names no path here.
+    if (errnoOf(error) === "ENOTDIR") throw new ExitError(1, "not a directory");
+    throw fileError("lstat", followLink ? missingTarget(firstMissing(path)) : firstMissing(path), error);
   }
+}
+
+/** The name of a path at which its resolution ends, which Go reports. */
+function firstMissing(path: string): string {
+  for (let at = path.indexOf("/", 1); at > 0; at = path.indexOf("/", at + 1)) {
+    const front = path.slice(0, at);
+    if (lstatSync(front, { throwIfNoEntry: false }) === undefined) return front;
+  }
+  return path;
+}
+
+/** What a dangling link leads to. */
+function missingTarget(path: string): string {
+  let at = path;
+  for (let links = 0; links < 40 && lstatSync(at, { throwIfNoEntry: false })?.isSymbolicLink(); links += 1) {
+    at = posix.resolve(posix.dirname(at), readlinkSync(at));
+  }
+  return at;
 }
 
 function rebasedParent(path: string, parent: string, name: string): { path: string; rebaseName: string } {

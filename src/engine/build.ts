@@ -134,7 +134,10 @@ async function build(
     signal,
   );
   const dockerfile = parseDockerfile(taken.text, name);
-  const tell: Report = parameters.quiet ? () => {} : report;
+  const quiet = parameters.quiet ? new QuietOutput() : undefined;
+  // What was held back is told when it explains a failure.
+  undo.defer(() => quiet?.tellTo(report));
+  const tell: Report = quiet === undefined ? report : (message) => quiet.hold(message);
   const executor = buildTools(
     { images: deps.images, containers: deps.containers, cacheMounts: deps.cacheMounts },
     { ...parameters, report: tell, secrets },
@@ -169,8 +172,36 @@ async function build(
   );
   await nameResult(deps, image, tags, tell);
   await boundCache(deps);
+  quiet?.drop();
   if (parameters.quiet) report({ kind: "stream", text: `${image.id}\n` });
   return image;
+}
+
+/** Output held back of a quiet build; the end of a failure's is what explains it. */
+const quietBytesMax = 1024 * 1024;
+
+/** Keeps the output of a quiet build, the oldest going first. */
+class QuietOutput {
+  #lines: Parameters<Report>[0][] = [];
+  #bytes = 0;
+
+  hold(message: Parameters<Report>[0]): void {
+    this.#lines.push(message);
+    this.#bytes += sizeOf(message);
+    while (this.#bytes > quietBytesMax && this.#lines.length > 1) this.#bytes -= sizeOf(this.#lines.shift()!);
+  }
+
+  drop(): void {
+    this.#lines = [];
+  }
+
+  tellTo(report: Report): void {
+    for (const message of this.#lines) report(message);
+  }
+}
+
+function sizeOf(message: Parameters<Report>[0]): number {
+  return message.kind === "stream" ? message.text.length + 64 : 256;
 }
 
 /** The cache may hold so much: the longest unused goes when a build has made it more. */

@@ -57,7 +57,7 @@ export async function archiveOfContainer(
     {
       kind: "tar",
       directory: files.path,
-      from: asDirectory ? `${path}/.` : path,
+      from: asDirectory ? `${path === "/" ? "" : path}/.` : path,
       as: name,
       container: true,
     },

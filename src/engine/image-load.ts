@@ -16,7 +16,7 @@ import type { BundleMember } from "#snapshot/snapshotter.ts";
 import { type Descriptor, mediaTypes, type Platform } from "#wire/oci-image.ts";
 import { familiarString } from "#wire/reference.ts";
 import { type ImageContext, imageEvent, type Report } from "./image-context.ts";
-import { holdImage } from "./image-make.ts";
+import { holdImage, withKnownBlob } from "./image-make.ts";
 import { layerMediaTypes, pour } from "./layer-import.ts";
 
 export interface LoadRequest {
@@ -193,13 +193,8 @@ async function settleBlob(
   signal: AbortSignal,
 ): Promise<ImageLayer> {
   const { diffId, chainId, key, sizeBytes, blobDigest, blobSizeBytes = 0 } = layer;
+  if (blobDigest === undefined) return await withKnownBlob(ctx, layer, hold);
   const bare = { diffId, chainId, key, sizeBytes };
-  if (blobDigest === undefined) {
-    using _gate = await ctx.images.bytes.gate();
-    const known = ctx.images.blobOf(diffId);
-    if (known.blobDigest !== undefined) hold.blob(known.blobDigest);
-    return { ...bare, ...known };
-  }
   if ((blobDigest as string) !== diffId) return layer;
   const packed = await ctx.snapshotter.pack(key, { signal });
   return { ...(packed.diffId === diffId ? bare : layer), diffSizeBytes: blobSizeBytes };

@@ -65,3 +65,20 @@ export async function holdImage(ctx: ImageContext, image: Image, hold: Hold): Pr
   }
   for (const document of image.documents ?? []) hold.blob(document);
 }
+
+/**
+ * A layer that was here already and whose archive was therefore not fetched: the archive that another image has of it is
+ * this image's from now on too. Not every layer can be packed again as it was, and the other image may go.
+ */
+export async function withKnownBlob(
+  ctx: ImageContext,
+  { diffId, chainId, key, sizeBytes, ...own }: ImageLayer,
+  hold: Hold,
+): Promise<ImageLayer> {
+  const bare = { diffId, chainId, key, sizeBytes };
+  if (own.blobDigest !== undefined) return { ...bare, ...own };
+  using _gate = await ctx.images.bytes.gate();
+  const known = ctx.images.blobOf(diffId);
+  if (known.blobDigest !== undefined) hold.blob(known.blobDigest);
+  return { ...bare, ...known };
+}

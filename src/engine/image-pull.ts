@@ -30,6 +30,7 @@ import {
   withTag,
 } from "#wire/reference.ts";
 import { type ImageContext, imageEvent, type Report } from "./image-context.ts";
+import { withKnownBlob } from "./image-make.ts";
 import { layerReporter } from "./image-progress.ts";
 
 export interface PullRequest {
@@ -211,6 +212,7 @@ async function assemble(job: PullJob, found: FoundManifest, hold: Hold): Promise
     fetch: (descriptor, writer, options) => job.repository.blob(descriptor, writer, options),
     report: progress,
   });
+  const layers = await Promise.all(pulled.layers.map((layer) => withKnownBlob(ctx, layer, hold)));
   await store();
   // The blobs first: on one file system the second flush then has little left to do.
   await ctx.content.sync();
@@ -219,11 +221,11 @@ async function assemble(job: PullJob, found: FoundManifest, hold: Hold): Promise
   return {
     id,
     config,
-    layers: pulled.layers,
+    layers,
     manifestDigest: found.digest,
     documents,
     lastTaggedNs: "",
-    sizeBytes: pulled.layers.reduce((sum, layer) => sum + layer.sizeBytes, 0),
+    sizeBytes: layers.reduce((sum, layer) => sum + layer.sizeBytes, 0),
   };
 }
 

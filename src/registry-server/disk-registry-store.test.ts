@@ -267,3 +267,18 @@ async function check(store: DiskRegistryStore): Promise<void> {
   assert.equal((await store.sweepable()).removed, 0);
   assert.equal(store.totals().contents, contents);
 }
+
+test("uploads that nobody has written to expire, the others stay", async () => {
+  await using lab = await Lab.open();
+  const { uploads } = lab.store;
+  const old = await uploads.begin("a");
+  writeFileSync(old.path, "half");
+  old.touchedAtMs = 1000;
+  const young = await uploads.begin("a");
+  assert.equal(await lab.store.expireUploads({ idleSinceMs: 2000 }), 1);
+  assert.throws(() => uploads.find("a", old.id), { code: "BLOB_UPLOAD_UNKNOWN" });
+  assert.equal(uploads.find("a", young.id), young);
+  assert.deepEqual(readdirSync(join(lab.root, "uploads")), []);
+  await lab.reopen();
+  assert.equal(lab.store.totals().uploads, 1);
+});

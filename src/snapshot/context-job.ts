@@ -208,9 +208,10 @@ function finishIndex(job: ContextJob, entries: PathMap<ContextEntry>, dataPath: 
   return { entries: entries.size, dockerfile };
 }
 
-/** A client leaves ignored files out, but must send these two: they are not to be seen by COPY when they are ignored. */
+/** A client leaves ignored files out, but must send these: they are not to be seen by COPY when they are ignored. */
 function dropOwn(entries: PathMap<ContextEntry>, rules: IgnoreRules, dockerfile: string): boolean {
-  const hidden = [".dockerignore", cleanSlashPath(dockerfile)].filter((path) => rules.excludes(path));
+  const own = [".dockerignore", cleanSlashPath(dockerfile), `${cleanSlashPath(dockerfile)}.dockerignore`];
+  const hidden = own.filter((path) => rules.excludes(path) && entries.get(bytesOfText(path)) !== undefined);
   for (const path of hidden) entries.remove(bytesOfText(path));
   return hidden.length > 0;
 }

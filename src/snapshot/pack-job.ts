@@ -4,10 +4,13 @@ import { GzipWriter } from "#archive/gzip-write.ts";
 import { EngineError } from "#base/errors.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
+import { MemberGzip } from "#sys/gzip-members.ts";
+import { startWriteback } from "#sys/statfs.ts";
 import { controlCells, type PackJob, type PackOutcome } from "./layer-job.ts";
 import { writeTreeTar } from "./tree-tar.ts";
 
 const chunkBytes = 1024 * 1024;
+const writebackBytes = 8 * 1024 * 1024;
 
 /**
  * A layer's tar, from its directory or from a file: its DiffID and length, and compressed into `output` where one is given.
@@ -67,18 +70,27 @@ class PackedFile {
   readonly #path: string;
   readonly #fd: number;
   readonly #hash = createHash("sha256");
-  readonly gzip: GzipWriter;
+  readonly gzip: MemberGzip | GzipWriter;
   #sizeBytes = 0;
+  /** Of these the disk has been told. */
+  #begun = 0;
 
   constructor(path: string) {
     this.#path = path;
     this.#fd = openSync(path, "wx", 0o600);
-    this.gzip = new GzipWriter((chunk) => {
-      this.#hash.update(chunk);
-      this.#sizeBytes += chunk.length;
-      let at = 0;
-      while (at < chunk.length) at += writeSync(this.#fd, chunk, at, chunk.length - at);
-    });
+    const emit = (chunk: Uint8Array): void => this.#write(chunk);
+    this.gzip = MemberGzip.open(emit) ?? new GzipWriter(emit);
+  }
+
+  #write(chunk: Uint8Array): void {
+    this.#hash.update(chunk);
+    this.#sizeBytes += chunk.length;
+    let at = 0;
+    while (at < chunk.length) at += writeSync(this.#fd, chunk, at, chunk.length - at);
+    // What waits for the flush at the end has then little left to write.
+    if (this.#sizeBytes - this.#begun < writebackBytes) return;
+    this.#begun = this.#sizeBytes;
+    startWriteback(this.#fd);
   }
 
   outcome(): { blobDigest: string; blobSizeBytes: number } {

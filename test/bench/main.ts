@@ -55,17 +55,27 @@ const judged = { met: 0, missed: [] as string[] };
 
 function printGoal(row: string, figures: ReadonlyMap<string, Figures>): void {
   const goal = goals.get(row);
+  if (goal === undefined) return;
+  judge(row, figures, goal.max, goal.of);
+  for (const [peer, max] of Object.entries(goal.alsoMax ?? {})) judge(row, figures, max, peer);
+}
+
+function judge(
+  row: string,
+  figures: ReadonlyMap<string, Figures>,
+  max: number,
+  peerName: string | undefined,
+): void {
   const ours = figures.get("skiff");
-  if (goal === undefined || ours === undefined) return;
-  const peer = goal.of === undefined ? undefined : figures.get(goal.of);
-  if (goal.of !== undefined && peer === undefined) return;
+  const peer = peerName === undefined ? undefined : figures.get(peerName);
+  if (ours === undefined || (peerName !== undefined && peer === undefined)) return;
   const value = peer === undefined ? ours.median : ours.median / peer.median;
-  const met = value <= goal.max;
+  const met = value <= max;
+  const against = peerName === undefined ? "" : ` of ${peerName}`;
   if (met) judged.met += 1;
-  else judged.missed.push(row);
-  const against = goal.of === undefined ? "" : ` of ${goal.of}`;
+  else judged.missed.push(`${row}${against}`);
   console.log(
-    `${"".padEnd(22)}  goal: at most ${goal.max}${against}: ${value.toFixed(3)}, ${met ? "met" : "MISSED"}`,
+    `${"".padEnd(22)}  goal: at most ${max}${against}: ${value.toFixed(3)}, ${met ? "met" : "MISSED"}`,
   );
 }
 

@@ -11,6 +11,7 @@ import { type Figures, interleave } from "./measure.ts";
 import { memoryRow } from "./memory-row.ts";
 import { pullBig, pullFive, pullMany } from "./pull-row.ts";
 import { pushRow } from "./push-row.ts";
+import { registryRow } from "./registry-row.ts";
 import type { BenchSide } from "./sides.ts";
 
 export interface Row {
@@ -265,6 +266,12 @@ export const rows: readonly Row[] = [
     run: (sides, rounds = 3) => pullFive(sides, rounds),
   },
   ...imageRows,
+  {
+    name: "registry",
+    unit: "ms",
+    sides: (name) => daemons(name) && withoutCold(name),
+    run: (sides, rounds = 5) => registryRow(sides, rounds),
+  },
   {
     name: "stop-rm",
     unit: "ms",

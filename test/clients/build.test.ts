@@ -1,7 +1,18 @@
 /** `build` by Docker's client and by ours, on dockerd and on Skiff: one output, one exit code. */
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -22,6 +33,8 @@ const ours = join(import.meta.dirname, "../../bin/skiff");
 const folder = mkdtempSync(join(tmpdir(), "skiff-build-cli-"));
 let dockerd: PeerDaemon;
 let skiffd: TestDaemon;
+let gitUrl = "";
+let gitServer: Server;
 
 before(async () => {
   const root = join(folder, "root");
@@ -42,12 +55,47 @@ before(async () => {
   writeFileSync(join(context, "d/e/g"), "g\n");
   symlinkSync("../f", join(context, "d/link"));
   writeFileSync(join(context, "hidden.md"), "x");
+  writeFileSync(join(folder, "Elsewhere"), "FROM busybox\nCOPY f /f\nRUN cat /f\n");
+  gitUrl = await serveRepository();
   writeFileSync(join(context, ".dockerignore"), "*.md\n.dockerignore\n");
 });
 after(async () => {
+  gitServer?.close();
   await Promise.all([dockerd?.[Symbol.asyncDispose](), skiffd?.[Symbol.asyncDispose]()]);
   rmSync(folder, { recursive: true, force: true });
 });
+
+/** A repository by git's plain http: Docker's client fetches it itself, and so does ours. */
+async function serveRepository(): Promise<string> {
+  const root = join(folder, "served");
+  const work = join(root, "r.git");
+  mkdirSync(work, { recursive: true });
+  writeFileSync(join(work, "Dockerfile"), "FROM busybox\nCOPY . /r\nRUN ls -A /r; cat /r/x\n");
+  writeFileSync(join(work, ".dockerignore"), "*.md\n.git\n");
+  writeFileSync(join(work, "a.md"), "");
+  writeFileSync(join(work, "x"), "from git\n");
+  const env = { PATH: process.env["PATH"], HOME: folder, GIT_CONFIG_NOSYSTEM: "1" };
+  const git = (...args: readonly string[]): void => {
+    execFileSync("git", ["-c", "user.name=a", "-c", "user.email=a", "-C", work, ...args], {
+      env,
+      stdio: "ignore",
+    });
+  };
+  git("init", "-q", "-b", "main");
+  git("add", "-A");
+  git("commit", "-q", "-m", "x");
+  git("update-server-info");
+  gitServer = createServer((request, response) => {
+    const path = join(
+      root,
+      new URL(request.url ?? "/", "http://x").pathname.replace("r.git/", "r.git/.git/"),
+    );
+    if (existsSync(path)) response.end(readFileSync(path));
+    else response.writeHead(404).end();
+  }).listen(0, "127.0.0.1");
+  await once(gitServer, "listening");
+  return `http://127.0.0.1:${(gitServer.address() as AddressInfo).port}/r.git#main`;
+}
 
 const cases: readonly Case[] = [
   {
@@ -82,6 +130,11 @@ const cases: readonly Case[] = [
   },
   { name: "quiet", dockerfile: "FROM busybox\nENV Q=1", args: ["-q"] },
   {
+    name: "quiet, and a step that fails",
+    dockerfile: "FROM busybox\nRUN echo why; false",
+    args: ["-q", "--force-rm"],
+  },
+  {
     name: "a step that fails",
     dockerfile: "FROM busybox\nRUN echo out; echo err >&2; exit 42",
     args: ["--force-rm"],
@@ -107,6 +160,24 @@ const cases: readonly Case[] = [
     args: ["-f", "-"],
     stdin: "FROM busybox\nCOPY f /f\n",
   },
+  {
+    name: "limits",
+    dockerfile:
+      "FROM busybox\nRUN ulimit -n; df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2; cat /sys/fs/cgroup/memory/memory.limit_in_bytes",
+    args: ["--ulimit", "nofile=100:100", "--shm-size", "32m", "-m", "128m"],
+  },
+  { name: "containers that stay", dockerfile: "FROM busybox\nENV A=1\nRUN true", args: ["--rm=false"] },
+  {
+    name: "a Dockerfile from elsewhere",
+    dockerfile: "FROM busybox\nRUN false",
+    args: ["-f", "../Elsewhere"],
+  },
+  { name: "a compressed context", dockerfile: "FROM busybox\nCOPY f /", args: ["--compress"] },
+  {
+    name: "a git repository",
+    dockerfile: "",
+    context: "git",
+  },
   { name: "no network", dockerfile: "FROM busybox\nRUN ls /sys/class/net", args: ["--network", "none"] },
   {
     name: "an added host",
@@ -131,7 +202,8 @@ function settle(text: string): string {
 
 function run(program: string, host: string, one: Case): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const argv = ["build", "--no-cache", ...(one.args ?? []), one.context ?? "."];
+    const context = one.context === "git" ? gitUrl : (one.context ?? ".");
+    const argv = ["build", "--no-cache", ...(one.args ?? []), context];
     const env = {
       ...process.env,
       DOCKER_HOST: host,
@@ -165,6 +237,43 @@ function sorted({ code, stdout, stderr }: Outcome): object {
   const lines = stdout.replaceAll("\x1b[91m", "").replaceAll("\x1b[0m", "");
   return { code, red, stdout: lines.split("\n").sort(), stderr: stderr.trim() };
 }
+
+/** What `docker history` says of a build, on each side. */
+test("history tells of every step in the same words", async () => {
+  const lines = [
+    "FROM busybox",
+    "ARG V=1",
+    "RUN echo $V",
+    "COPY f /one",
+    "COPY d /dir/",
+    "COPY f d/h /many/",
+    "COPY --chown=1:2 f /owned",
+    "ADD --chown=3 d /ownedd/",
+    "COPY --from=busybox /bin/busybox /b",
+    "ENV A=b",
+    'CMD ["x"]',
+  ];
+  writeFileSync(join(folder, "context/Dockerfile"), lines.join("\n"));
+  const told = async (program: string, host: string): Promise<string[]> => {
+    const one = { name: "", dockerfile: "", args: ["-q", "-t", `told-${program.length}`] };
+    assert.equal((await run(program, host, one)).code, 0);
+    const format = [
+      "history",
+      "--no-trunc",
+      "--format",
+      "{{.CreatedBy}}|{{.Comment}}",
+      `told-${program.length}`,
+    ];
+    return settle(execFileSync("docker", ["-H", host, ...format], { encoding: "utf8" })).split("\n");
+  };
+  const [peer, docker, skiff] = await Promise.all([
+    told("docker", dockerd.host),
+    told("docker", skiffd.host),
+    told(ours, skiffd.host),
+  ]);
+  assert.deepEqual(docker, peer);
+  assert.deepEqual(skiff, peer);
+});
 
 for (const one of cases) {
   test(one.name, async () => {

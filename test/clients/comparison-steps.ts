@@ -364,6 +364,26 @@ export const groups: readonly Group[] = [
     ],
   },
   {
+    name: "copies",
+    steps: [
+      step("create --name ck -v ckv:/vol busybox sleep 60"),
+      step("cp /etc/debian_version ck:/tmp"),
+      step("cp -a /etc/debian_version ck:/vol/renamed"),
+      step("cp /etc/debian_version ck:/none/x"),
+      step("cp /no/such/file ck:/tmp"),
+      step("cp /etc/debian_version nosuch:/tmp"),
+      step("cp ck:/none /tmp"),
+      step("cp ck:/vol/renamed /no/such/directory/x"),
+      step("cp ck:/tmp ck:/vol"),
+      step("cp - ck:/vol", { stdin: "" }),
+      step("start ck"),
+      step("cp /etc/debian_version ck:/vol/second"),
+      step("exec ck cat /tmp/debian_version /vol/renamed /vol/second"),
+      step("rm -fv ck"),
+      step("volume rm ckv"),
+    ],
+  },
+  {
     name: "wrong words",
     steps: [
       step("nosuchcommand"),

@@ -52,7 +52,7 @@ test("docker-py", async (context) => {
     .split("\n")
     .filter((line) => line !== "")
     .map((line) => JSON.parse(line) as Check);
-  assert.equal(checks.length, 12, output);
+  assert.equal(checks.length, 13, output);
   for (const check of checks)
     await context.test(check.name, () => assert.ok(check.ok, check.error ?? "failed"));
 });

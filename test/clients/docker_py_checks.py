@@ -132,6 +132,22 @@ def volumes():
     volume.remove()
 
 
+def copies():
+    container = client.containers.create(image, ["cat", "/copied/busybox"])
+    chunks, stat = container.get_archive("/bin/busybox")
+    archive = b"".join(chunks)
+    assert stat["name"] == "busybox" and stat["size"] > 0, stat
+    assert container.put_archive("/tmp", archive) is True
+    assert container.get_archive("/tmp/busybox")[1]["size"] == stat["size"]
+    try:
+        container.put_archive("/none", archive)
+    except docker.errors.NotFound as error:
+        assert "Could not find the file /none in container" in error.explanation, error.explanation
+    else:
+        raise AssertionError("no NotFound")
+    container.remove()
+
+
 def images():
     shown = client.images.get(image)
     assert shown.tag("py/copy", tag="v1")
@@ -141,7 +157,7 @@ def images():
 
 
 failed = False
-for check in (pull, system, run, run_failure, missing, lifecycle, logs, attach, executing, events, volumes, images):
+for check in (pull, system, run, run_failure, missing, lifecycle, logs, attach, executing, events, volumes, copies, images):
     try:
         check()
         print(json.dumps({"name": check.__name__, "ok": True}), flush=True)

@@ -247,6 +247,16 @@ describe("dockerode", () => {
     assert.deepEqual(pruned.ContainersDeleted, [container.id]);
   });
 
+  test("archives out and in", async () => {
+    const container = await docker.createContainer({ Image: image, Cmd: ["true"] });
+    const archive = (await container.getArchive({ path: "/bin/busybox" })) as NodeJS.ReadableStream;
+    await container.putArchive(archive, { path: "/tmp" });
+    const info = (await container.infoArchive({ path: "/tmp/busybox" })) as { resume(): void };
+    info.resume();
+    await assert.rejects(container.getArchive({ path: "/none" }), { statusCode: 404 });
+    await container.remove();
+  });
+
   test("volumes and networks", async () => {
     const volume = await docker.createVolume({ Name: "dockerode-volume" });
     assert.equal(volume.name, "dockerode-volume");

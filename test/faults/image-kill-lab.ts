@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, lstatSync, mkdtempSync, readdirSync, rmSync, watch } from "node:fs";
+import { cpSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, watch } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -134,7 +134,7 @@ export class ImageKillLab implements AsyncDisposable {
   /** Calls `then` once, as soon as a new name of this kind is in the folder: told by the kernel, not asked for. */
   onNew(folder: string, kind: RegExp, then: () => void): Disposable {
     const path = this.path(folder);
-    if (!existsSync(path)) throw new Error(`there is no ${path} to be watched`);
+    mkdirSync(path, { recursive: true, mode: 0o700 });
     const known = new Set(readdirSync(path));
     let seen = false;
     const watcher = watch(path, (_event, name) => {

@@ -22,12 +22,14 @@ export interface Armed extends Hooks, Disposable {}
 
 const nothing = { [Symbol.dispose]: () => {} };
 
-/** Waits until a spool of this kind has something in it: half of a body was sent, and no more comes. */
+/** Waits until a directory or file of this kind is there: half of a body was sent, and no more comes. In vain it ends too. */
 function onceSpooled(lab: ImageKillLab, kind: RegExp, kill: () => void): Armed {
   return {
     halfSent: () => {
+      const deadline = performance.now() + 10_000;
       const look = (): void => {
-        if (lab.mortem().temporary.some((name) => kind.test(name))) kill();
+        const isThere = lab.mortem().temporary.some((name) => kind.test(name));
+        if (isThere || performance.now() > deadline) kill();
         else setTimeout(look, 5);
       };
       look();
@@ -99,8 +101,9 @@ const commit: readonly Omit<Phase, "prepare">[] = [
 const load: readonly Omit<Phase, "prepare">[] = [
   {
     name: "the archive arrives",
-    arm: (lab, kill) => onceSpooled(lab, /^load-.*\.tar$/, kill),
-    hit: ({ after }) => after.temporary.some((name) => name.endsWith(".tar")),
+    arm: (lab, kill) => onceSpooled(lab, /^load-/, kill),
+    hit: ({ after }) =>
+      after.temporary.some((name) => name.startsWith("load-")) && after.staging.length === 0,
   },
   { name: "layers are unpacked", ...staging },
   { name: "layers and image are recorded", ...recording(4) },

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { inspect } from "node:util";
 import { silentLog } from "#base/log.ts";
 import { findDisagreements } from "#daemon/fsck.ts";
 import { leftOver } from "../peers/left-over.ts";
@@ -64,11 +65,15 @@ describe(`kill -9 while images are made and sent, ${hitsWanted} in each phase`, 
           if (await play(lab, phase, aim)) counts.set(phase.name, counts.get(phase.name)! + 1);
         } catch (cause) {
           const where = `${phase.name}, at ${aim.toFixed(2)} of it`;
+          // Said at once: what disposal finds afterwards would hide it.
+          console.log(`${where}: ${inspect(cause)}`);
           throw new Error(`${where}\n${lab.daemon.log().slice(-2000)}`, { cause });
         }
       }
     }
-    console.log(`kills that hit: ${[...counts].map(([name, count]) => `${name} ${count}`).join(", ")}`);
+    console.log(
+      `kills: ${round}, of which hit: ${[...counts].map(([name, count]) => `${name} ${count}`).join(", ")}`,
+    );
 
     assert.deepEqual(await leftOver(lab.daemon), []);
     assert.ok(lab.diskBytes() - begun < 64 * 1024, `${lab.diskBytes() - begun} bytes stay`);

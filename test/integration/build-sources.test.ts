@@ -197,6 +197,33 @@ test("skiff build of a git repository, with -f within it", async () => {
   );
 });
 
+test("quiet gives the id alone, and a file gets it; a failing build leaves no file", async () => {
+  const folder = join(home, "quiet");
+  mkdirSync(folder);
+  writeFileSync(join(folder, "Dockerfile"), "FROM busybox\nENV QUIET=1\n");
+  const file = join(home, "iid");
+  const done = await cli(["build", "-q", "--iidfile", file, "."], { cwd: folder });
+  assert.match(done.text, /^sha256:[0-9a-f]{64}\n$/);
+  assert.equal(readFileSync(file, "utf8"), done.text.trim());
+  writeFileSync(join(folder, "Dockerfile"), "FROM busybox\nRUN echo why; false\n");
+  const failed = await cli(["build", "-q", "--iidfile", file, "."], { cwd: folder });
+  assert.equal(failed.code, 1);
+  assert.match(failed.text, /^why$/m);
+  assert.ok(!existsSync(file));
+});
+
+test("an ignore file of one Dockerfile counts in front of the context's", async () => {
+  const folder = join(home, "ignore");
+  mkdirSync(folder);
+  writeFileSync(join(folder, "X.Dockerfile"), "FROM busybox\nCOPY . /c/\nRUN ls -A /c\n");
+  writeFileSync(join(folder, ".dockerignore"), "b\n");
+  writeFileSync(join(folder, "X.Dockerfile.dockerignore"), "a\n*ockerfile*\n.dockerignore\n");
+  for (const name of ["a", "b"]) writeFileSync(join(folder, name), name);
+  const done = await cli(["build", "-f", join(folder, "X.Dockerfile"), folder]);
+  assert.equal(done.code, 0, done.text);
+  assert.deepEqual(said(done.text).slice(1), ["b"]);
+});
+
 test("ADD of git, with and without its .git; a checksum must fit", async () => {
   const lines = (flags: string): string =>
     `FROM busybox\nADD ${flags} ${address}/work.git#v1 /src\nRUN ls -A /src; cat /src/a.txt\n`;

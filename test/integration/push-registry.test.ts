@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Digest } from "#base/digest.ts";
+import { pushLayout, writeLayout } from "../peers/images.ts";
 import { ensurePeers } from "../peers/peer-cache.ts";
 import { type PeerRegistry, startRegistry } from "../peers/registry.ts";
 import { type ImageSetup, openImages, pull, statuses } from "./image-setup.ts";
@@ -91,6 +93,30 @@ test("an image from a file of plain layers is compressed on its way", async () =
     ),
     [],
   );
+});
+
+test("a layer that was here already is not lost with the image that brought its archive", async () => {
+  // GNU tar's bytes, which packing the directory again would not give.
+  const layer = tarWith({ "shared/file": "y".repeat(40_000) });
+  const layout = mkdtempSync(join(tmpdir(), "skiff-shared-"));
+  const name = `${registry.address}/shared/pulled`;
+  try {
+    const id = writeLayout(layout, [layer], { Labels: { other: "image" } });
+    pushLayout(layout, `${name}:latest`);
+    await using other = await openImages();
+    await importTar(other, layer, "first");
+    await pull(other, name);
+    await other.images.remove("first", { force: false, prune: true });
+    assert.equal(other.images.store.resolve(name).id, id);
+    const copy = `${registry.address}/shared/copy`;
+    await other.images.tag(name, copy, "");
+    assert.deepEqual(lastActions(await push(other, copy)), ["Pushed"]);
+    await using third = await openImages();
+    await load(third, await save(other, [name]));
+    assert.equal(third.images.store.resolve(name).id, id);
+  } finally {
+    rmSync(layout, { recursive: true });
+  }
 });
 
 test("all tags of a repository", async () => {

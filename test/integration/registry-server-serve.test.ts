@@ -19,6 +19,7 @@ import { connect as connectTls } from "node:tls";
 import { silentLog } from "#base/log.ts";
 import { serveRegistry } from "#registry-server/serve.ts";
 import { processDefaults, readSettings, SettingsError } from "#registry-server/settings.ts";
+import { bundle } from "../../packaging/bundle.ts";
 import { busyboxLayout } from "../peers/images.ts";
 import { ensurePeers } from "../peers/peer-cache.ts";
 import { freePort } from "../peers/registry.ts";
@@ -314,4 +315,31 @@ test("without a host, loopback", async () => {
   const port = await freePort();
   const server = stack.use(await serve(temporaryFolder(stack), "--listen", `:${port}`));
   assert.equal(server.address, `127.0.0.1:${port}`);
+});
+
+test("the installed form: bundles beside each other, no sources", async () => {
+  await using stack = new AsyncDisposableStack();
+  const folder = temporaryFolder(stack);
+  const checkout = join(import.meta.dirname, "../..");
+  await bundle(checkout, join(folder, "dist"));
+  symlinkSync(join(checkout, "node_modules"), join(folder, "node_modules"));
+  const installed = [join(folder, "dist/skiff.mjs"), "registry"];
+  const users = join(folder, "users");
+  const made = await run(process.execPath, [...installed, "passwd", users, "ann"], process.env, "secret");
+  assert.equal(made.code, 0, made.err);
+  const flags = ["--root", join(folder, "root"), "--listen", "0", "--htpasswd", users];
+  const server = spawn(process.execPath, [...installed, "serve", ...flags]);
+  const ended = new Promise((resolve) => server.once("exit", (code) => resolve(code)));
+  stack.defer(() => void server.kill("SIGKILL"));
+  const line = await new Promise<string>((resolve) =>
+    server.stderr.once("data", (text) => resolve(String(text))),
+  );
+  const { listen } = JSON.parse(line) as { listen: string };
+  // The password is checked in a worker, which is a file of its own there.
+  const headers = { authorization: basic("ann", "secret") };
+  assert.equal((await fetch(`http://${listen}/v2/`, { headers })).status, 200);
+  const report = await run(process.execPath, [...installed, "gc", "--root", join(folder, "root")]);
+  assert.equal(report.code, 0, report.err);
+  server.kill("SIGTERM");
+  assert.equal(await ended, 0);
 });
