@@ -90,8 +90,9 @@ static size_t valid_launch(uint8_t *out, size_t room)
 
 static void free_launch(struct launch *launch)
 {
-	struct text_list *lists[] = { &launch->lower_dirs, &launch->ports, &launch->runtime_arguments };
-	for (size_t i = 0; i < 3; i++) {
+	struct text_list *lists[] = { &launch->lower_dirs, &launch->ports, &launch->runtime_arguments,
+				      &launch->bind_sources, &launch->bind_targets };
+	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
 		for (size_t k = 0; k < lists[i]->count; k++)
 			free(lists[i]->items[k]);
 		free(lists[i]->items);
