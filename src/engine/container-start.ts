@@ -78,6 +78,8 @@ export async function launch(ctx: ContainerContext, container: Container): Promi
   container.changed();
   container.attachment?.adopted();
   containerEvent(ctx, container, "start");
+  // Here, not when the whole restart is over: a short process may have ended by then, and `die` would come first.
+  if (container.restartInProgress) containerEvent(ctx, container, "restart");
   ctx.background("saving a started container", ctx.table.save(container));
   if (container.pendingAttaches.size > 0) {
     ctx.background("attaching late clients", connectWaiting(container, sandbox));

@@ -188,5 +188,4 @@ export async function restartContainer(
   } finally {
     container.restartInProgress = false;
   }
-  containerEvent(ctx, container, "restart");
 }
