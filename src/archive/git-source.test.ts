@@ -197,6 +197,15 @@ test("submodules by transports that run programs are refused", async () => {
       url,
     );
   }
+  writeFileSync(
+    join(bad, ".gitmodules"),
+    '[submodule "sub"]\n\tpath = sub\n\turl = git@127.0.0.1:private.git\n',
+  );
+  commit(bad, { x: "ssh" });
+  await assert.rejects(
+    fetched(`${address}/bad.git`, async () => {}),
+    /sub is to be fetched by ssh, but its repository was not/,
+  );
 });
 
 test("a build that ends meanwhile ends git", async () => {

@@ -46,6 +46,9 @@ const settings: readonly string[] = [
   "core.fsmonitor=false",
   "submodule.recurse=false",
   "gc.auto=0",
+  // Always one pack, written where its growth is watched.
+  "fetch.unpackLimit=1",
+  "transfer.unpackLimit=1",
   "tar.umask=022",
   "http.lowSpeedLimit=100",
   "http.lowSpeedTime=60",
@@ -59,6 +62,9 @@ function failed(what: string, detail: string): EngineError {
     .slice(0, 2000);
   return new EngineError("invalid", `${what}: ${text}`, { code: "git" });
 }
+
+/** Whether an address needs no key of this host. */
+const isAnonymous = (address: string): boolean => /^(https?|git):/.test(address);
 
 class Repository {
   readonly gitDir: string;
@@ -215,6 +221,9 @@ class Repository {
       this.submodules += 1;
       if (this.submodules > submodulesMax) throw failed("git submodules", "too many");
       const from = remoteOf(absolute(address, remote));
+      // A repository that anybody may have made must not name what the host's own keys open.
+      if (isAnonymous(remote) && !isAnonymous(from))
+        throw failed("git submodules", `${path} is to be fetched by ssh, but its repository was not`);
       const tree = await this.tree(await this.fetch(from, hash), from, depth + 1);
       await this.text(["update-index", "-z", "--index-info"], {
         env,

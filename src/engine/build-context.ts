@@ -154,12 +154,20 @@ async function archiveOrDockerfile(
   const isArchive = detectFormat(head) !== "none" || (head.length >= blockBytes && checksumMatches(head));
   if (isArchive) {
     return (async function* () {
-      yield head;
-      for (let next = await source.next(); next.done !== true; next = await source.next()) yield next.value;
+      // Whoever stops reading closes the download.
+      try {
+        yield head;
+        for (let next = await source.next(); next.done !== true; next = await source.next()) yield next.value;
+      } finally {
+        await source.return?.();
+      }
     })();
   }
   while (!isDone && head.length <= dockerfileBytesMax) await more();
-  if (!isDone) throw new EngineError("invalid", "the remote Dockerfile is too large", { code: "remote" });
+  if (!isDone) {
+    await source.return?.();
+    throw new EngineError("invalid", "the remote Dockerfile is too large", { code: "remote" });
+  }
   return loneFile(dockerfile, head);
 }
 

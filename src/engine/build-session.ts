@@ -77,6 +77,7 @@ class BuildSession {
     });
     const onAbort = (): void =>
       answer.reject(new EngineError("cancelled", "context canceled", { code: "aborted" }));
+    if (signal.aborted) onAbort();
     signal.addEventListener("abort", onAbort, { once: true });
     const timer = setTimeout(() => answer.reject(gone()), answerMs);
     try {
@@ -214,7 +215,8 @@ export class BuildSessions {
       session.connect(name, socket);
     });
     await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
+      // Not once: an error of a later accept is that client's, not the daemon's.
+      server.on("error", reject);
       server.listen(path, resolve);
     });
     own(path, owner);

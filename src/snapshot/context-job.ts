@@ -6,6 +6,7 @@ import type { TarEntry } from "#archive/tar-format.ts";
 import { TarReader, type TarSink } from "#archive/tar-read.ts";
 import { type ByteString, bytesOfText, textOfBytes } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
+import { limits } from "#base/limits.ts";
 import { RingReader } from "#content/byte-ring.ts";
 import { openArchive } from "./archive-format.ts";
 import { cleanPath, parentOf } from "./archive-path.ts";
@@ -44,13 +45,16 @@ const chunkBytes = 1024 * 1024;
 class ContextSink implements TarSink {
   readonly entries = new PathMap<ContextEntry>();
   readonly #data: ContextData;
+  readonly #checkAborted: () => void;
+  #sizeBytes = 0;
   #current:
     | { readonly path: ByteString; readonly entry: TarEntry; readonly pieces: Piece[]; readonly hash: Hash }
     | undefined;
   #filled = 0;
 
-  constructor(data: ContextData) {
+  constructor(data: ContextData, checkAborted: () => void) {
     this.#data = data;
+    this.#checkAborted = checkAborted;
   }
 
   entry(entry: TarEntry): void {
@@ -69,6 +73,10 @@ class ContextSink implements TarSink {
       return;
     }
     if (entry.type === "file") {
+      // Holes count: every byte of them is hashed.
+      this.#sizeBytes += entry.sizeBytes;
+      if (this.#sizeBytes > limits.layerBytesMax)
+        throw new EngineError("invalid", "the build context is too large", { code: "archive-limit" });
       this.#data.begin(entry);
       this.#current = { path, entry, pieces: [], hash: createHash("sha256") };
       this.#filled = 0;
@@ -132,7 +140,7 @@ class ContextSink implements TarSink {
   data(chunk: Uint8Array, offset: number): void {
     const current = this.#current;
     if (current === undefined) return;
-    if (offset > this.#filled) hashZeros(current.hash, offset - this.#filled);
+    if (offset > this.#filled) hashZeros(current.hash, offset - this.#filled, this.#checkAborted);
     current.hash.update(chunk);
     this.#filled = offset + chunk.length;
     const position = this.#data.write(chunk, offset);
@@ -147,16 +155,19 @@ class ContextSink implements TarSink {
     if (current === undefined) return;
     this.#current = undefined;
     const { path, entry, pieces, hash } = current;
-    if (entry.sizeBytes > this.#filled) hashZeros(hash, entry.sizeBytes - this.#filled);
+    if (entry.sizeBytes > this.#filled) hashZeros(hash, entry.sizeBytes - this.#filled, this.#checkAborted);
     this.#set(path, entry, pieces, hash.digest("hex"), this.#data.end());
   }
 }
 
 const zeros = Buffer.alloc(1024 * 1024);
 
-function hashZeros(hash: Hash, length: number): void {
-  for (let left = length; left > 0; left -= zeros.length)
+/** A hole may be as large as it likes and cost its sender nothing: an abort is seen between its pieces. */
+function hashZeros(hash: Hash, length: number, checkAborted: () => void): void {
+  for (let left = length; left > 0; left -= zeros.length) {
+    checkAborted();
     hash.update(zeros.subarray(0, Math.min(left, zeros.length)));
+  }
 }
 
 /** Indexes a context: what its files hold is written out while it comes, once. */
@@ -165,7 +176,7 @@ export function runContext(job: ContextJob, control: Int32Array): ContextOutcome
   const checkAborted = abortCheck(control);
   const source = new RingReader(job.ring, checkAborted);
   const data = resources.use(new ContextData(job.dataPath));
-  const sink = new ContextSink(data);
+  const sink = new ContextSink(data, checkAborted);
   const tar = new TarReader(sink, entriesMax);
   let decompressor: Decompressor | undefined;
   resources.defer(() => decompressor?.close());

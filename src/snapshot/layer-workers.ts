@@ -56,6 +56,7 @@ export class LayerWorkers implements AsyncDisposable {
   readonly #threads: Thread[] = [];
   readonly #queue: Task[] = [];
   #streams: LayerWorkers | undefined;
+  #fed: LayerWorkers | undefined;
   #nextId = 1;
   #closed = false;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -72,6 +73,18 @@ export class LayerWorkers implements AsyncDisposable {
   ): Promise<JobResults[Kind]> {
     const control = new SharedArrayBuffer(8);
     return this.#submit(job, control, options) as Promise<JobResults[Kind]>;
+  }
+
+  /**
+   * As `run`, for a job that reads what a client sends: it takes as long as the client likes, so it has threads of its
+   * own, apart from those of streams, too: `save | load` waits on both.
+   */
+  fed<Kind extends "context" | "bundle">(
+    job: Extract<LayerJob, { kind: Kind }>,
+    options: JobOptions = {},
+  ): Promise<JobResults[Kind]> {
+    this.#fed ??= new LayerWorkers({ script: this.#script, size: streamThreadsMax });
+    return this.#fed.run<Kind>(job, options);
   }
 
   /**
@@ -249,7 +262,7 @@ export class LayerWorkers implements AsyncDisposable {
       await thread.worker.terminate();
     });
     await Promise.all(running);
-    await this.#streams?.[Symbol.asyncDispose]();
+    await Promise.all([this.#streams?.[Symbol.asyncDispose](), this.#fed?.[Symbol.asyncDispose]()]);
   }
 }
 

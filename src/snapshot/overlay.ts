@@ -190,7 +190,7 @@ class OverlaySnapshotter implements Snapshotter {
   }
 
   indexContext(job: Omit<ContextJob, "kind">, signal: AbortSignal): Promise<ContextOutcome> {
-    return this.#workers.run<"context">({ kind: "context", ...job }, { signal });
+    return this.#workers.fed<"context">({ kind: "context", ...job }, { signal });
   }
 
   copyDigest(spec: CopySpec, signal: AbortSignal): Promise<string> {
@@ -350,7 +350,7 @@ class OverlaySnapshotter implements Snapshotter {
     directory: string,
     signal: AbortSignal,
   ): Promise<readonly BundleMember[]> {
-    return this.#workers.run<"bundle">({ kind: "bundle", ring, directory }, { signal });
+    return this.#workers.fed<"bundle">({ kind: "bundle", ring, directory }, { signal });
   }
 
   /** Directories of a stack, top first, as overlay's lowerdir lists them. */

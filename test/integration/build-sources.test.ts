@@ -10,7 +10,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { createServer, type Server } from "node:http";
+import { createServer, request, type Server } from "node:http";
 import { createServer as createSocketServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -519,4 +519,31 @@ test("symbolic modes of --chmod", async () => {
       /invalid chmod parameter/,
       mode,
     );
+});
+
+test("clients that stop in the middle of a context or an archive hold up no other build", async () => {
+  const half = contextTar({ Dockerfile: "FROM busybox\n", big: "x".repeat(400_000) }).subarray(0, 200_000);
+  const stalled = ["/build?t=never", "/build?t=never", "/build?t=never", "/images/load", "/images/load"].map(
+    (path) => {
+      const outgoing = request({
+        socketPath: daemon.socket,
+        method: "POST",
+        path,
+        agent: false,
+        headers: { "content-type": "application/x-tar", "content-length": half.length * 2 },
+      });
+      outgoing.on("error", () => {});
+      outgoing.write(half);
+      return outgoing;
+    },
+  );
+  try {
+    const { output } = await build(
+      daemon,
+      contextTar({ Dockerfile: "FROM busybox\nCOPY a /a\nRUN cat /a\n", a: "through" }),
+    );
+    assert.match(output, /through/);
+  } finally {
+    for (const outgoing of stalled) outgoing.destroy();
+  }
 });
