@@ -3,7 +3,7 @@ import type { TarHeader } from "#archive/tar-write.ts";
 import { TarWriter } from "#archive/tar-write.ts";
 import { type ByteString, bytesOfText } from "#base/byte-string.ts";
 import { errnoOf, SyscallError } from "#base/errors.ts";
-import { openBytesBeneath } from "#sys/beneath.ts";
+import { openBytesBeneath, tryOpenat2 } from "#sys/beneath.ts";
 import {
   type FileStatus,
   S_IFBLK,
@@ -222,19 +222,24 @@ class TreeWriter {
   }
 
   #file(dirFd: number, name: ByteString, header: TarHeader): void {
-    const fd = tryOpenNameAt(dirFd, name, constants.O_RDONLY | constants.O_NONBLOCK);
-    if (typeof fd === "string") {
-      if (fd === "ENOENT") return;
-      throw new SyscallError("openat", fd, name);
+    const found = tryOpenNameAt(dirFd, name, O_PATH);
+    if (typeof found === "string") {
+      if (found === "ENOENT") return;
+      throw new SyscallError("openat", found, name);
     }
     try {
-      // Asked again of the open file: the name may be another file's by now, and FIFOs or devices are not read.
-      const stat = statAt(fd, none);
+      // Asked of what is held: the name may be another file's by now, and merely opening a device can act on the host.
+      const stat = statAt(found, none);
       if (stat?.type !== S_IFREG) return;
-      this.#tar.entry({ ...header, sizeBytes: stat.sizeBytes });
-      this.#copy(fd);
+      const fd = openHeld(found, name);
+      try {
+        this.#tar.entry({ ...header, sizeBytes: stat.sizeBytes });
+        this.#copy(fd);
+      } finally {
+        closeFd(fd);
+      }
     } finally {
-      closeFd(fd);
+      closeFd(found);
     }
   }
 
@@ -250,6 +255,15 @@ class TreeWriter {
       this.#tar.data(copyBuffer.subarray(0, Math.min(copyBuffer.length, this.#tar.missing)));
     }
   }
+}
+
+/** Opens the very file an O_PATH descriptor stands for, to read. */
+function openHeld(pathFd: number, name: ByteString): number {
+  // Not by Node, which in a thread keeps a list of what it opened and closes those numbers when the thread ends.
+  const flags = constants.O_RDONLY | constants.O_NONBLOCK;
+  const fd = tryOpenat2(-100, `/proc/self/fd/${pathFd}`, flags, 0, 0);
+  if (typeof fd === "string") throw new SyscallError("openat", fd, name);
+  return fd;
 }
 
 /**
