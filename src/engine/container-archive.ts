@@ -176,13 +176,31 @@ async function openFiles(ctx: ContainerContext, container: Container, copy: Copy
       return files;
     } catch (error) {
       if (!(error instanceof EngineError) || error.code !== "not-running") throw error;
-      await sandbox.exited;
+      await exitSoon(sandbox.exited);
+      // The container's lock is held: nobody waits longer for an end that is not reported.
+      if (container.sandbox === sandbox) throw error;
     }
   }
   await dropEarly(ctx, container);
   await container.cleanup;
   checkPresent(container, copy);
   return copy.mounted(() => mountStopped(ctx, container));
+}
+
+/** The report of an end follows the end within milliseconds. */
+const exitReportMs = 2000;
+
+async function exitSoon(exited: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, exitReportMs);
+    timer.unref();
+  });
+  try {
+    await Promise.race([exited, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function checkPresent(container: Container, copy: Copy): void {

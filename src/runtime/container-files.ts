@@ -1,5 +1,5 @@
 import { constants } from "node:fs";
-import { EngineError, SyscallError } from "#base/errors.ts";
+import { EngineError, errnoOf, SyscallError } from "#base/errors.ts";
 import { openRoot, tryOpenat2 } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
 import type { ContainerFiles } from "./runtime.ts";
@@ -42,7 +42,10 @@ export function openProcessFiles(pid: number, isStillIt: () => boolean): Contain
     namespaceFd = openNamespace(`/proc/${pid}/ns/mnt`);
     undo.defer(() => closeFd(namespaceFd));
   } catch (error) {
-    throw gone(error);
+    const errno = errnoOf(error);
+    // A process that ends between two steps of the kernel's look-up gives EACCES: its cgroup tells.
+    if (errno === "ENOENT" || errno === "ESRCH" || !isStillIt()) throw gone(error);
+    throw error;
   }
   if (!isStillIt()) throw gone();
   undo.move();
