@@ -173,6 +173,8 @@ export class ContainerExtractor implements TarSink, Disposable {
   #directory(entry: TarEntry, path: ByteString, parentFd: number, name: ByteString): void {
     const fd = openNameAt(parentFd, name, constants.O_RDONLY | constants.O_DIRECTORY);
     try {
+      // `proc` and `sys` of another container's export: the mounts here stay as the runtime made them.
+      if (this.#parents.isOfKernel(fd)) return;
       chownFd(fd, entry.uid, entry.gid);
       this.#setXattrs(entry, fd);
       chmodFd(fd, entry.mode);

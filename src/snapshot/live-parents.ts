@@ -63,11 +63,17 @@ export class LiveParents implements Disposable {
   }
 
   #check(fd: number, full: ByteString): void {
+    if (this.isOfKernel(fd)) throw new SyscallError("open", "EPERM", textOfBytes(`/${full}`));
+  }
+
+  /** Whether an open directory lies on one of the kernel's own file systems, which nothing is to change. */
+  isOfKernel(fd: number): boolean {
     const identity = statAt(fd, "" as ByteString)?.identity ?? "";
     const device = identity.slice(0, identity.lastIndexOf(":"));
-    if (this.#checked.has(device)) return;
-    if (isKernelFileSystem(fd)) throw new SyscallError("open", "EPERM", textOfBytes(`/${full}`));
+    if (this.#checked.has(device)) return false;
+    if (isKernelFileSystem(fd)) return true;
     this.#checked.add(device);
+    return false;
   }
 
   #makeAll(path: ByteString): number {

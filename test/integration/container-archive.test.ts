@@ -30,16 +30,17 @@ interface Wanted {
   readonly type?: TarEntry["type"];
   readonly content?: string;
   readonly link?: string;
+  readonly mode?: number;
 }
 
 function tarOf(entries: readonly Wanted[]): Buffer {
   const chunks: Buffer[] = [];
   const tar = new TarWriter((chunk) => chunks.push(Buffer.from(chunk)));
-  for (const { path, type = "file", content = "", link = "" } of entries) {
+  for (const { path, type = "file", content = "", link = "", mode } of entries) {
     tar.entry({
       path: bytesOfText(path),
       type,
-      mode: type === "directory" ? 0o755 : 0o644,
+      mode: mode ?? (type === "directory" ? 0o755 : 0o644),
       uid: 7,
       gid: 8,
       sizeBytes: type === "file" ? content.length : 0,
@@ -256,6 +257,27 @@ describe("files of containers", () => {
     assert.deepEqual([truncated.status, truncated.message], [500, "unexpected EOF"]);
     assert.equal((await get("words", "/d/big")).status, 404, "a file that is not whole does not stay");
     await ok(lab, ["rm", "-f", "words"]);
+  });
+
+  test("the kernel's file systems stay as they are where an archive names their mount points", async () => {
+    await running("points", "true");
+    const look = (): Promise<string> =>
+      ok(lab, ["exec", "points", "stat", "-c", "%n %a %u %g", "/proc", "/sys", "/dev/pts"]);
+    const before = await look();
+    const unpacked = await put("points", "/", [
+      { path: "sys/", type: "directory", mode: 0o700 },
+      { path: "proc/", type: "directory", mode: 0o700 },
+      { path: "dev/pts/", type: "directory", mode: 0o700 },
+      { path: "plain/", type: "directory", mode: 0o700 },
+      { path: "plain/file", content: "1" },
+    ]);
+    assert.deepEqual([unpacked.status, unpacked.message], [200, ""]);
+    assert.equal(await look(), before);
+    assert.equal(
+      (await ok(lab, ["exec", "points", "sh", "-c", "stat -c '%a %u %Y' /plain; cat /plain/file"])).trim(),
+      "700 7 1\n1",
+    );
+    await ok(lab, ["rm", "-f", "points"]);
   });
 
   test("status of a path; the kernel's own files are not there", async () => {
