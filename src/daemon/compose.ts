@@ -78,6 +78,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   const users = new ImageUsers();
   const foundation = await layFoundation(config, log, parts, users);
   const { database, events, snapshotter, volumes, images, runtime, networks } = foundation;
+  const copyWorkers = parts.use(new LayerWorkers({ size: copyThreadsMax }));
   const containers = parts.use(
     await createContainerEngine({
       dataRoot: config.dataRoot,
@@ -88,7 +89,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
       volumes,
       networks,
       runtime,
-      copyWorkers: parts.use(new LayerWorkers({ size: copyThreadsMax })),
+      copyWorkers,
       events,
       clock,
       log,
@@ -103,6 +104,8 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
     containers,
     dataRoot: config.dataRoot,
     execRoot: config.execRoot,
+    removeTree: (directory, name) =>
+      copyWorkers.run<"remove">({ kind: "remove", directory, name, live: true }),
     clock,
     log,
   });
@@ -135,7 +138,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   };
 }
 
-/** Archives that are unpacked into containers at a time; a thread is there while one is. More wait. */
+/** Archives that are unpacked into containers, and removals of cache mounts, at a time; a thread is there while one is. More wait. */
 const copyThreadsMax = 8;
 
 /** Three chains that need nothing of each other are made side by side: most of a start is waiting for helpers. */

@@ -1,9 +1,9 @@
 import { createHash, randomBytes } from "node:crypto";
 import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, readdirSync, renameSync } from "node:fs";
-import { lstat, readdir, rm } from "node:fs/promises";
+import { lstat, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Clock, formatTime } from "#base/clock.ts";
-import { EngineError } from "#base/errors.ts";
+import { EngineError, errnoOf } from "#base/errors.ts";
 import { KeyedLock } from "#base/lock.ts";
 import type { CacheMountRequest } from "#builder/step-executor.ts";
 
@@ -14,6 +14,9 @@ export interface CacheMountStatus {
   readonly createdAt: string;
   readonly lastUsedNs: bigint;
 }
+
+/** Removes a name of a directory and all below it, where a container may still change what is there. */
+export type RemoveTree = (directory: string, name: string) => Promise<void>;
 
 /**
  * Directories of `RUN --mount=type=cache`, by id, below one folder. `shared`: any number of steps at once; `locked`: one after
@@ -28,13 +31,15 @@ export class CacheMounts {
   readonly #lastUsedNs = new Map<string, bigint>();
   readonly #clock: Clock;
 
-  constructor(root: string, clock: Clock) {
+  readonly #removeTree: RemoveTree;
+
+  constructor(root: string, clock: Clock, removeTree: RemoveTree) {
     this.#root = root;
     this.#clock = clock;
+    this.#removeTree = removeTree;
     // What an interrupted removal left.
     for (const name of existsSync(root) ? readdirSync(root) : [])
-      if (name.startsWith("gone-"))
-        void rm(join(root, name), { recursive: true, force: true }).catch(() => {});
+      if (name.startsWith("gone-")) void removeTree(root, name).catch(() => {});
   }
 
   /** `fill` makes the directory at a path where nothing is, as the request's `initial` says. */
@@ -127,14 +132,20 @@ export class CacheMounts {
     return found;
   }
 
-  /** Takes away one that no step uses; false where one does. It is out of the way at once, whatever its size. */
+  /** Takes away one that no step uses; false where one does, or where it is gone already. It is out of the way at once, whatever its size. */
   async remove(name: string): Promise<boolean> {
     using _turn = await this.#locks.acquire(`make ${name}`);
     if (this.#users.has(name)) return false;
-    const aside = join(this.#root, `gone-${randomBytes(8).toString("hex")}`);
-    renameSync(join(this.#root, name), aside);
+    const aside = `gone-${randomBytes(8).toString("hex")}`;
+    try {
+      renameSync(join(this.#root, name), join(this.#root, aside));
+    } catch (error) {
+      // Of two that prune at once one is first.
+      if (errnoOf(error) === "ENOENT") return false;
+      throw error;
+    }
     this.#lastUsedNs.delete(name);
-    await rm(aside, { recursive: true, force: true });
+    await this.#removeTree(this.#root, aside);
     return true;
   }
 }

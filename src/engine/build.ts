@@ -18,7 +18,7 @@ import type { LayerKey } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
 import type { HostConfig } from "#wire/container-schema.ts";
 import { familiarString, parseReference, type Reference, withDefaultTag } from "#wire/reference.ts";
-import { CacheMounts } from "./build-cache-mounts.ts";
+import { CacheMounts, type RemoveTree } from "./build-cache-mounts.ts";
 import { takeContext } from "./build-context.ts";
 import { type CacheUsage, cacheUsage, type PruneCall, pruneBuildCache } from "./build-prune.ts";
 import { BuildSessions } from "./build-session.ts";
@@ -68,6 +68,7 @@ export interface BuildEngineDeps {
   readonly dataRoot: string;
   /** In memory on most hosts: secrets of running steps lie below it. */
   readonly execRoot: string;
+  readonly removeTree: RemoveTree;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -99,7 +100,7 @@ export function cachedLayers(cache: BuildCache): Iterable<LayerKey> {
 }
 
 export function createBuildEngine(deps: BuildEngineDeps): BuildEngine {
-  const cacheMounts = new CacheMounts(join(deps.dataRoot, "build-cache"), deps.clock);
+  const cacheMounts = new CacheMounts(join(deps.dataRoot, "build-cache"), deps.clock, deps.removeTree);
   const sessions = new BuildSessions(join(deps.execRoot, "build-secrets"));
   const shared = { ...deps, cacheMounts, sessions };
   return {
@@ -171,7 +172,8 @@ async function build(
     signal,
   );
   await nameResult(deps, image, tags, tell);
-  await boundCache(deps);
+  // The image is there and has its name, whatever becomes of the cache.
+  await boundCache(deps).catch((error: unknown) => deps.log.warn("bounding the build cache", { error }));
   quiet?.drop();
   if (parameters.quiet) report({ kind: "stream", text: `${image.id}\n` });
   return image;

@@ -14,7 +14,7 @@ import type { BundleMember, Change } from "./snapshotter.ts";
 /** What the worker threads are asked to do. Everything in a job can be posted to a thread. */
 export type LayerJob =
   | ApplyJob
-  | { readonly kind: "remove"; readonly directory: string; readonly name: string }
+  | RemoveJob
   | { readonly kind: "sync"; readonly directory: string }
   | { readonly kind: "usage"; readonly directory: string }
   | { readonly kind: "changes"; readonly upper: string; readonly below: readonly string[] }
@@ -26,6 +26,15 @@ export type LayerJob =
   | PathStatJob
   | ExtractJob
   | TarJob;
+
+/** A name in a directory, and all below it. */
+interface RemoveJob {
+  readonly kind: "remove";
+  readonly directory: string;
+  readonly name: string;
+  /** A container may still change the tree (live-remove.ts). */
+  readonly live?: true;
+}
 
 /** A finished layer as a tar, measured and perhaps compressed (pack-job.ts). */
 export interface PackJob {

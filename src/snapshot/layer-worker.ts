@@ -24,6 +24,7 @@ import {
   toFailure,
 } from "./layer-job.ts";
 import { LayerStack } from "./layer-stack.ts";
+import { removeLiveTree } from "./live-remove.ts";
 import { runPack } from "./pack-job.ts";
 import { removeTreeAt } from "./remove-tree.ts";
 import { writeMergedTar, writeTreeTar } from "./tree-tar.ts";
@@ -146,7 +147,9 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
     case "apply":
       return runApply(job, control, progressOf(id));
     case "remove":
-      return withRoot(job.directory, (fd) => removeTreeAt(fd, bytesOfText(job.name)));
+      return withRoot(job.directory, (fd) =>
+        (job.live ? removeLiveTree : removeTreeAt)(fd, bytesOfText(job.name)),
+      );
     case "sync":
       return sync(job.directory);
     case "usage":
