@@ -138,7 +138,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   };
 }
 
-/** Archives that are unpacked into containers, and removals of cache mounts, at a time; a thread is there while one is. More wait. */
+/** Archives unpacked into containers and cache mounts removed at a time; a thread is there while one is. More wait. */
 const copyThreadsMax = 8;
 
 /** Three chains that need nothing of each other are made side by side: most of a start is waiting for helpers. */

@@ -132,7 +132,10 @@ export class CacheMounts {
     return found;
   }
 
-  /** Takes away one that no step uses; false where one does, or where it is gone already. It is out of the way at once, whatever its size. */
+  /**
+   * Takes away one that no step uses; false where one does, or where it is gone already. It is out of the way at once,
+   * whatever its size.
+   */
   async remove(name: string): Promise<boolean> {
     using _turn = await this.#locks.acquire(`make ${name}`);
     if (this.#users.has(name)) return false;
