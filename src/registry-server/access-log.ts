@@ -65,9 +65,10 @@ class LineLog implements AccessLog {
 
   async reopen(): Promise<void> {
     if (this.#path === undefined) return;
+    const next = await openFile(this.#path);
+    next.on("error", () => {});
     const before = this.#stream;
-    this.#stream = await openFile(this.#path);
-    this.#stream.on("error", () => {});
+    this.#stream = next;
     before.end();
   }
 

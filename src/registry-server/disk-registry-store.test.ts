@@ -185,6 +185,24 @@ test("a link that somebody was told of lately is not collected", async () => {
   assert.equal(lab.store.links("a").length, 1);
 });
 
+test("a layer that could be missing and came later is kept with its manifest, also after a restart", async () => {
+  await using lab = await Lab.open();
+  const text = "from elsewhere";
+  const layer = {
+    mediaType: "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    digest: digestOf(text),
+    size: text.length,
+    urls: ["http://elsewhere.test/layer"],
+  };
+  const digest = await lab.image("a", "config", "1", { layers: [layer] });
+  await lab.blob("a", text);
+  assert.equal(await lab.manifest("a", image("config", { layers: [layer] }), "1"), digest);
+  for (const when of ["at once", "after a restart"]) {
+    assert.deepEqual(await lab.store.collectLinks("a", { touchedBeforeMs: ever }), [], when);
+    await lab.reopen();
+  }
+});
+
 test("a hostile nest of indexes is walked without recursion", async () => {
   await using lab = await Lab.open();
   let digest = await lab.image("a", "x");

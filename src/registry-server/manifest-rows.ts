@@ -4,7 +4,7 @@ import type { ManifestDocument } from "./manifest-document.ts";
 import { resolveNamed } from "./manifest-named.ts";
 import { RegistryFault } from "./registry-fault.ts";
 import type { ManifestRecord, RegistryDigest } from "./registry-store.ts";
-import type { Manifest, RepositoryIndex } from "./repository-index.ts";
+import { type Manifest, RepositoryIndex } from "./repository-index.ts";
 import { ensureRepository, orGiveBack, type StoreParts } from "./store-parts.ts";
 import { insertManifest, insertTag } from "./store-schema.ts";
 
@@ -48,8 +48,12 @@ export class ManifestRows {
   async put(repository: string, manifest: NewManifest): Promise<void> {
     const { digest, tag, document } = manifest;
     using _ = await this.#parts.repositoryLocks.acquire(repository);
+    // A repository is there with its first manifest that holds, not with every name that is tried.
+    const { children, blobs } = resolveNamed(
+      this.#parts.repositories.get(repository) ?? new RepositoryIndex(),
+      document,
+    );
     const index = ensureRepository(this.#parts, repository);
-    const { children, blobs } = resolveNamed(index, document);
     const named = [...children, ...blobs];
     // Pinned in the turn of the check: a collection that runs during the commit sees it.
     index.pin(named);
@@ -59,13 +63,14 @@ export class ManifestRows {
       if (known === undefined) {
         await this.#add(repository, index, manifest, { children, blobs });
         kept = true;
-      } else
-        await this.#refresh(
-          repository,
-          known,
-          document,
-          index.tags.get(tag ?? "") === digest ? undefined : tag,
-        );
+      } else {
+        const newTag = index.tags.get(tag ?? "") === digest ? undefined : tag;
+        const more = blobs.filter((blob) => !known.blobs.includes(blob));
+        const all = [...known.blobs, ...more];
+        await this.#refresh(repository, known, document, newTag, all);
+        known.blobs = all;
+        index.pin(more);
+      }
       if (tag !== undefined) index.setTag(tag, digest);
     } finally {
       if (!kept) index.unpin(named);
@@ -108,6 +113,7 @@ export class ManifestRows {
     known: Manifest,
     document: ManifestDocument,
     tag: string | undefined,
+    blobs: readonly RegistryDigest[],
   ): Promise<void> {
     if (known.mediaType !== document.mediaType) {
       throw new RegistryFault(400, "MANIFEST_INVALID", {
@@ -115,10 +121,15 @@ export class ManifestRows {
       });
     }
     known.pushedAtMs = Date.now();
-    const sql = "UPDATE manifest SET pushed_at_ms = ? WHERE repository = ? AND digest = ?";
-    const statements = [{ sql, params: [known.pushedAtMs, repository, known.digest] }];
-    if (tag === undefined) await this.#parts.database.commit(statements, { durable: false });
-    else await this.#parts.database.commit([...statements, insertTag(repository, tag, known.digest)]);
+    const sql = "UPDATE manifest SET pushed_at_ms = ?, named = ? WHERE repository = ? AND digest = ?";
+    const named = JSON.stringify({ children: known.children, blobs });
+    const statements = [{ sql, params: [known.pushedAtMs, named, repository, known.digest] }];
+    if (tag === undefined && blobs.length === known.blobs.length)
+      await this.#parts.database.commit(statements, { durable: false });
+    else {
+      const tags = tag === undefined ? [] : [insertTag(repository, tag, known.digest)];
+      await this.#parts.database.commit([...statements, ...tags]);
+    }
   }
 
   /** Removes a tag alone. False when there is none. */

@@ -95,6 +95,10 @@ export class RegistryHandler {
     if (this.#options.readOnly === true && changing.has(method)) {
       throw new RegistryFault(405, "UNSUPPORTED", { message: "the registry is read-only" });
     }
+    // A page that a browser has open reaches loopback, too. No registry client sends an origin.
+    if (changing.has(method) && exchange.request.headers.origin !== undefined) {
+      throw new RegistryFault(403, "DENIED", { message: "a web page may change nothing" });
+    }
     await this.#dispatch(exchange, target, method);
   }
 

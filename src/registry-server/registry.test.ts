@@ -126,3 +126,32 @@ test("closing breaks off what is under way and refuses the rest; a session goes 
   assert.equal(await status(), "0-9");
   socket.destroy();
 });
+
+test("a web page that a browser has open changes nothing, and reads as anybody", async () => {
+  const headers = { origin: "http://example.test" };
+  const base = `http://127.0.0.1:${port}/v2/a`;
+  const refused = await fetch(`${base}/blobs/uploads/`, { method: "POST", headers });
+  assert.deepEqual([refused.status, /DENIED/.test(await refused.text())], [403, true]);
+  assert.equal((await fetch(`${base}/blobs/${digest}`, { method: "HEAD", headers })).status, 200);
+});
+
+test("a manifest that is refused leaves no repository", async () => {
+  const before = registry.store.totals().repositories;
+  const body = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: "application/vnd.oci.image.manifest.v1+json",
+    config: {
+      mediaType: "application/vnd.oci.image.config.v1+json",
+      digest: `sha256:${"0".repeat(64)}`,
+      size: 1,
+    },
+    layers: [],
+  });
+  const answer = await fetch(`http://127.0.0.1:${port}/v2/tried/manifests/1`, {
+    method: "PUT",
+    headers: { "content-type": "application/vnd.oci.image.manifest.v1+json" },
+    body,
+  });
+  assert.equal(answer.status, 404);
+  assert.equal(registry.store.totals().repositories, before);
+});

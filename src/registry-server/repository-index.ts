@@ -11,6 +11,8 @@ export interface Link {
 export interface Manifest extends ManifestRecord {
   readonly content: Digest;
   pushedAtMs: number;
+  /** Grows when a layer that could be missing (it may come from elsewhere) was pushed later. */
+  blobs: readonly RegistryDigest[];
 }
 
 /** One repository in memory. No method waits: what belongs together happens in one turn of the event loop. */

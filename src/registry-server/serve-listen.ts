@@ -1,6 +1,6 @@
 import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "node:http";
 import type { Server as TlsServer } from "node:https";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describeErrno, errnoOf, messageOf } from "#base/errors.ts";
 import { type Pace, SlowBodies, slowestPace } from "./serve-slow.ts";
@@ -12,6 +12,8 @@ const handshakeTimeoutMs = 10_000;
 /** Between two requests of one connection. */
 const keepAliveTimeoutMs = 60_000;
 const connectionsCheckMs = 5_000;
+/** Requests of one connection that were not answered yet. Node begins all that one read brings; no real client sends ahead. */
+const pipelinedMax = 8;
 /** Node's default: the longest head of a real client is a token of some 4 KiB. */
 const headersBytesMax = 16 * 1024;
 
@@ -26,6 +28,7 @@ export class HttpFront {
   readonly #stopTimeoutMs: number;
   readonly #slow: SlowBodies;
   #underWay = 0;
+  readonly #pending = new WeakMap<Socket, number>();
   #connections = 0;
   #stopping = false;
 
@@ -47,10 +50,18 @@ export class HttpFront {
       noDelay: true,
     };
     this.#server = make(options, (request, response) => {
+      const { socket } = request;
+      const pending = (this.#pending.get(socket) ?? 0) + 1;
+      if (pending > pipelinedMax) {
+        socket.destroy();
+        return;
+      }
+      this.#pending.set(socket, pending);
       this.#underWay += 1;
       if (this.#stopping) response.setHeader("connection", "close");
       response.once("close", () => {
         this.#underWay -= 1;
+        this.#pending.set(socket, (this.#pending.get(socket) ?? 1) - 1);
       });
       this.#slow.watch(request);
       serve(request, response);

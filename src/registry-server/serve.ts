@@ -225,10 +225,15 @@ async function reload(
   log: Log,
 ): Promise<void> {
   try {
-    await accessLog.reopen();
     if (settings.tls !== undefined) front.setTls(await readTls(settings.tls, log));
-    log.info("certificate and access log were opened anew");
+    log.info("the certificate was read anew");
   } catch (error) {
-    log.error(`what was read before goes on to count: ${messageOf(error)}`);
+    log.error(`the certificate that was read before goes on to count: ${messageOf(error)}`);
+  }
+  try {
+    await accessLog.reopen();
+    log.info("the access log was opened anew");
+  } catch (error) {
+    log.error(`the access log that was open before goes on: ${messageOf(error)}`);
   }
 }

@@ -16,6 +16,8 @@ import type { RegistryDigest } from "./registry-store.ts";
 
 /** Uploads that were begun and not ended: more are refused until some have ended or expired. */
 const uploadsMax = 16_384;
+/** A session that got nothing for so long may have to go when there are too many. */
+const unfedMs = 10 * 60_000;
 /** A body of which nothing comes for so long is given up; what came is kept for a resume. */
 const bodyIdleMs = 60_000;
 
@@ -107,6 +109,14 @@ export class Uploads {
 
   /** Begins a session that survives a restart. */
   async begin(repository: string): Promise<Upload> {
+    // Those that were begun and never fed make room for others, lest one client keep everybody out.
+    if (this.#sessions.size >= uploadsMax) {
+      const idle = [...this.#sessions.values()].find(
+        ({ writer, sizeBytes, touchedAtMs }) =>
+          writer === undefined && sizeBytes === 0 && Date.now() - touchedAtMs > unfedMs,
+      );
+      if (idle !== undefined) await this.cancel(idle);
+    }
     if (this.#sessions.size >= uploadsMax) {
       throw new RegistryFault(429, "TOOMANYREQUESTS", { message: "too many unfinished uploads" });
     }
@@ -232,7 +242,12 @@ export class Uploads {
     upload.writer = { request, abort };
     const before = upload.sizeBytes;
     // Made if it is missing, never cut: what is behind the known size is overwritten.
-    const file = await open(upload.path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    const file = await open(upload.path, constants.O_RDWR | constants.O_CREAT, 0o600).catch(
+      (error: unknown) => {
+        upload.writer = undefined;
+        throw error;
+      },
+    );
     try {
       const received = await receiveBody(request, {
         write: (chunks, bytes) => write(file, upload, chunks, bytes),

@@ -124,8 +124,10 @@ export class Authorizer {
       : this.#get(realm, service, credentials, signal));
     const text = (await readBody(answer, tokenBytesMax)).toString("utf8");
     if (answer.status !== 200) throw registryError(answer, text);
+    // First: it says what is wrong with an answer that is none.
+    const token = tokenOf(text, realm);
     if (this.#options.wantsRefreshToken === true) this.#refreshToken = refreshTokenOf(text);
-    return `Bearer ${tokenOf(text, realm)}`;
+    return `Bearer ${token}`;
   }
 
   #realm(text: string | undefined): URL {

@@ -71,7 +71,10 @@ async function onePass(
 ): Promise<void> {
   const answer = await ask(remote, path, position.received, options.signal);
   const start = startOf(answer);
-  if (start > position.received) throw new TransportError("registry answered with another range", false);
+  if (start === undefined || start > position.received) {
+    answer.body.destroy();
+    throw new TransportError("registry answered with another range", false);
+  }
   const length = answer.headers["content-length"];
   if (typeof length === "string" && start + Number(length) > descriptor.size) {
     answer.body.destroy();
@@ -117,10 +120,9 @@ async function ask(remote: Remote, path: string, from: number, signal: AbortSign
   }
 }
 
-/** Where the body begins: 0 unless the answer is partial. */
-function startOf(answer: HttpAnswer): number {
+/** Where the body begins: 0 unless the answer is partial, undefined when it is and does not say. */
+function startOf(answer: HttpAnswer): number | undefined {
   if (answer.status !== 206) return 0;
   const match = /^bytes (\d{1,15})-/.exec(String(answer.headers["content-range"] ?? ""));
-  if (match === null) throw new TransportError("registry sent a partial answer without a range", false);
-  return Number(match[1]);
+  return match === null ? undefined : Number(match[1]);
 }

@@ -55,7 +55,9 @@ export class Remote {
     });
     await discard(answer);
     this.#reached = true;
-    if (answer.status === 401 && this.#authorizer.authorization === undefined) {
+    // A server that a redirect led to cannot ask for the registry's credentials.
+    const isOwn = answer.url.origin === url.origin;
+    if (answer.status === 401 && isOwn && this.#authorizer.authorization === undefined) {
       await this.#answerChallenge(answer, undefined, "GET", signal);
     }
   }

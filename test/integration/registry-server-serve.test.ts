@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import {
   chmodSync,
   copyFileSync,
@@ -83,11 +84,11 @@ test("TLS: 1.2 and newer, for a client that checks it; a new certificate after S
   renameSync(next.cert, cert);
   renameSync(next.key, key);
   server.child.kill("SIGHUP");
-  await server.logged("opened anew");
+  await server.logged("read anew");
   assert.equal(await subject({ ca: readFileSync(cert) }), "two");
   writeFileSync(key, "nonsense");
   server.child.kill("SIGHUP");
-  await server.logged("what was read before goes on to count");
+  await server.logged("the certificate that was read before goes on to count");
   assert.equal(await subject({ ca: readFileSync(cert) }), "two");
   assert.doesNotMatch(server.log(), /nonsense/);
 });
@@ -289,6 +290,25 @@ test("no more connections than allowed; a head without end is not read", async (
   );
   first.write(`GET /v2/ HTTP/1.1\r\nHost: x\r\nX: ${"y".repeat(40_000)}\r\n\r\n`);
   assert.match(await answer, /^HTTP\/1\.1 431 /);
+});
+
+test("one connection has a few requests under way, not all that it sends ahead", async () => {
+  await using stack = new AsyncDisposableStack();
+  const server = stack.use(await serve(temporaryFolder(stack)));
+  const [host, port] = server.address.split(":") as [string, string];
+  const answered = async (requests: number): Promise<number> => {
+    const socket = connect(Number(port), host);
+    let text = "";
+    socket.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    socket.on("error", () => {});
+    socket.end("GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n".repeat(requests));
+    await once(socket, "close");
+    return text.split("HTTP/1.1 200").length - 1;
+  };
+  assert.equal(await answered(8), 8);
+  assert.ok((await answered(500)) < 500, "the connection is closed");
 });
 
 test("a root with a path longer than a socket's name can be; another program's signals and exit code", async () => {
