@@ -1,6 +1,7 @@
 import { constants, createGunzip, createZstdDecompress } from "node:zlib";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
+import type { NativeHandle, NativeStream } from "./native-zlib.ts";
 
 export type Compression = "gzip" | "zstd" | "none";
 
@@ -51,27 +52,6 @@ export interface Decompressor {
   /** Checks that the stream is complete. */
   finish(): void;
   close(): void;
-}
-
-/** The parts of a zlib stream's native handle used here: the same ones Node's own zlib.*Sync functions drive. */
-interface NativeHandle {
-  onerror: (message: string, errno: number, code: string) => void;
-  writeSync(
-    flush: number,
-    input: Uint8Array | null,
-    inputAt: number,
-    inputBytes: number,
-    output: Uint8Array,
-    outputAt: number,
-    outputBytes: number,
-  ): void;
-  reset(): void;
-  close(): void;
-}
-
-interface NativeStream {
-  _handle: NativeHandle;
-  _writeState: Uint32Array;
 }
 
 const empty = new Uint8Array(0);

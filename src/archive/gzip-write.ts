@@ -1,23 +1,6 @@
 import { constants, createGzip } from "node:zlib";
 import type { Emit } from "./compression.ts";
-
-/** The parts of a zlib stream's native handle used here, as in compression.ts. */
-interface NativeStream {
-  readonly _handle: {
-    onerror: (message: string, errno: number, code: string) => void;
-    writeSync(
-      flush: number,
-      input: Uint8Array | null,
-      inputAt: number,
-      inputBytes: number,
-      output: Uint8Array,
-      outputAt: number,
-      outputBytes: number,
-    ): void;
-    close(): void;
-  };
-  readonly _writeState: Uint32Array;
-}
+import type { NativeStream } from "./native-zlib.ts";
 
 const outputBytes = 256 * 1024;
 /**
