@@ -1,20 +1,9 @@
+import { sumGoDuration } from "#wire/go-duration.ts";
 import type { HealthConfig } from "#wire/oci-image.ts";
-import { splitQuoted } from "#wire/word-expand.ts";
+import { jsonWords, splitQuoted } from "#wire/word-expand.ts";
 import type { Heredoc } from "./dockerfile-lines.ts";
 import { readFlags } from "./instruction-flags.ts";
 import type { CommandLine, NameValue } from "./instructions.ts";
-
-/** The JSON form of arguments, or undefined where the text is none: Docker then takes it for plain text. */
-export function jsonWords(text: string): string[] | undefined {
-  if (!text.startsWith("[")) return undefined;
-  try {
-    const value: unknown = JSON.parse(text);
-    if (Array.isArray(value) && value.every((word) => typeof word === "string")) return value as string[];
-  } catch {
-    // Not JSON.
-  }
-  return undefined;
-}
 
 export function commandLine(text: string, heredocs: readonly Heredoc[]): CommandLine {
   const words = jsonWords(text);
@@ -42,27 +31,13 @@ export function nameValues(text: string, keyword: string, escapeWith: string): N
   });
 }
 
-const durationUnits: Readonly<Record<string, number>> = {
-  ns: 1,
-  us: 1e3,
-  µs: 1e3,
-  ms: 1e6,
-  s: 1e9,
-  m: 60e9,
-  h: 3600e9,
-};
-
 /** Nanoseconds of a Go duration; Docker asks for at least a millisecond, or 0 for "inherit". */
 function durationNs(text: string, flag: string): number {
   if (text === "" || text === "0") return 0;
   if (!/^[+-]?(?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+$/.test(text)) {
     throw new Error(`time: invalid duration ${JSON.stringify(text)}`);
   }
-  let total = 0;
-  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)/g)) {
-    total += Number(amount) * (durationUnits[unit ?? ""] ?? 0);
-  }
-  if (text.startsWith("-")) total = -total;
+  const total = text.startsWith("-") ? -sumGoDuration(text) : sumGoDuration(text);
   if (total < 0) throw new Error(`Interval ${JSON.stringify(flag)} cannot be negative`);
   if (total !== 0 && total < 1e6) throw new Error(`Interval ${JSON.stringify(flag)} cannot be less than 1ms`);
   return Math.round(total);

@@ -1,8 +1,8 @@
-import { splitQuoted } from "#wire/word-expand.ts";
+import { jsonWords, splitQuoted } from "#wire/word-expand.ts";
 import { DockerfileError } from "./dockerfile-error.ts";
 import { type DockerfileText, readStatements, type Statement } from "./dockerfile-lines.ts";
 import { readFlags } from "./instruction-flags.ts";
-import { commandLine, jsonWords, nameValues, parseHealthcheck } from "./instruction-words.ts";
+import { commandLine, nameValues, parseHealthcheck } from "./instruction-words.ts";
 import type { ArgInstruction, CopyFields, Dockerfile, Instruction, Stage } from "./instructions.ts";
 import { parseRunMount } from "./run-mounts.ts";
 

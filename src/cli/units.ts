@@ -1,4 +1,5 @@
 /** Sizes and durations, read and written as Docker's tools do (go-units, Go's time package). */
+import { goDurationUnits } from "#wire/go-duration.ts";
 
 const binaryFactors: Readonly<Record<string, number>> = { k: 1, m: 2, g: 3, t: 4, p: 5 };
 
@@ -69,17 +70,6 @@ export function humanDuration(ms: number): string {
   return plural(Math.trunc(ms / 3_600_000 / 24 / 365), "years");
 }
 
-const durationUnits: Readonly<Record<string, number>> = {
-  ns: 1,
-  us: 1e3,
-  µs: 1e3,
-  μs: 1e3,
-  ms: 1e6,
-  s: 1e9,
-  m: 60e9,
-  h: 3600e9,
-};
-
 /** time.ParseDuration, in nanoseconds. Throws Go's messages. */
 export function parseDuration(text: string): number {
   const quoted = JSON.stringify(text);
@@ -94,7 +84,7 @@ export function parseDuration(text: string): number {
     rest = rest.slice(number[0].length);
     const unit = /^[^\d.]*/.exec(rest)![0];
     if (unit === "") throw new Error(`time: missing unit in duration ${quoted}`);
-    const factor = durationUnits[unit];
+    const factor = goDurationUnits[unit];
     if (factor === undefined)
       throw new Error(`time: unknown unit ${JSON.stringify(unit)} in duration ${quoted}`);
     total += Number(number[0]) * factor;

@@ -1,7 +1,8 @@
 import { posix } from "node:path";
 import { EngineError } from "#base/errors.ts";
+import { sumGoDuration } from "#wire/go-duration.ts";
 import type { HealthConfig, ImageRunConfig } from "#wire/oci-image.ts";
-import { expandWord, splitQuoted } from "#wire/word-expand.ts";
+import { expandWord, jsonWords, splitQuoted } from "#wire/word-expand.ts";
 
 /**
  * The instructions that `docker import -c` and `docker commit -c` take: those of a Dockerfile that only change the
@@ -40,18 +41,6 @@ function expand(draft: Draft, word: string): string {
   const lookup = (name: string): string | undefined =>
     draft.Env?.findLast((line) => line.startsWith(`${name}=`))?.slice(name.length + 1);
   return expandWord(word, { lookup, escape: escapeWith });
-}
-
-/** The JSON form of a command, or undefined for the shell form. */
-function jsonWords(text: string): string[] | undefined {
-  if (!text.startsWith("[")) return undefined;
-  try {
-    const value: unknown = JSON.parse(text);
-    if (Array.isArray(value) && value.every((word) => typeof word === "string")) return value as string[];
-  } catch {
-    // Not JSON: Docker takes it for the shell form.
-  }
-  return undefined;
 }
 
 function command(draft: Draft, text: string): string[] {
@@ -173,17 +162,12 @@ function healthcheck(text: string): HealthConfig {
   return health;
 }
 
-const units: Readonly<Record<string, number>> = { ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 };
-
 /** Nanoseconds of a Go duration of at least one millisecond, or 0. */
 function duration(text: string, flag: string): number {
   if (text === "0") return 0;
   if (!/^(?:\d+(?:\.\d+)?(?:ms|s|m|h))+$/.test(text))
     throw invalid(`time: invalid duration ${JSON.stringify(text)}`);
-  let total = 0;
-  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
-    total += Number(amount) * units[unit!]!;
-  }
+  const total = sumGoDuration(text);
   if (total !== 0 && total < 1e6) throw invalid(`Interval ${JSON.stringify(flag)} cannot be less than 1ms`);
   return Math.round(total);
 }

@@ -1,4 +1,5 @@
 import { EngineError } from "#base/errors.ts";
+import { sumGoDuration } from "./go-duration.ts";
 
 /** Values of one filter key: a repeated key means OR, different keys mean AND. */
 export type Filters = ReadonlyMap<string, readonly string[]>;
@@ -103,23 +104,10 @@ export function parseInstant(text: string, nowNs: bigint): bigint | undefined {
   return BigInt(ms) * 1_000_000n + BigInt((date[1] ?? "").padEnd(9, "0"));
 }
 
-const durationUnits: Readonly<Record<string, number>> = {
-  ns: 1,
-  us: 1e3,
-  µs: 1e3,
-  ms: 1e6,
-  s: 1e9,
-  m: 60e9,
-  h: 3600e9,
-};
-
 /** Nanoseconds of a Go duration (`1h30m`, `1.5s`), or undefined. */
 export function parseGoDuration(text: string): bigint | undefined {
   if (!/^-?(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+$/.test(text)) return undefined;
-  let total = 0;
-  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)/g)) {
-    total += Number(amount) * durationUnits[unit!]!;
-  }
+  const total = sumGoDuration(text);
   if (!Number.isFinite(total) || total > 1e19) return undefined;
   return BigInt(Math.round(total)) * (text.startsWith("-") ? -1n : 1n);
 }

@@ -310,3 +310,15 @@ function replaceMatches(value: string, pattern: string, replacement: string, all
   }
   return result + value.slice(at);
 }
+
+/** The JSON form of arguments, or undefined where the text is none: Docker then takes it for plain text. */
+export function jsonWords(text: string): string[] | undefined {
+  if (!text.startsWith("[")) return undefined;
+  try {
+    const value: unknown = JSON.parse(text);
+    if (Array.isArray(value) && value.every((word) => typeof word === "string")) return value as string[];
+  } catch {
+    // Not JSON.
+  }
+  return undefined;
+}
