@@ -5,8 +5,8 @@ import type { Endpoint } from "./endpoints.ts";
 import { isLinkLocal } from "./link-local.ts";
 import { TransportError } from "./network-error.ts";
 import { registryError } from "./registry-error.ts";
-import { retryDelay } from "./retry.ts";
-import { pause, type RegistryTiming } from "./timing.ts";
+import { pause, retryDelay } from "./retry.ts";
+import type { RegistryTiming } from "./timing.ts";
 import { cancelled, type HttpAnswer, readBody, type Transport } from "./transport.ts";
 
 /** Token answers carry a JWT of a few KiB. */
@@ -110,7 +110,7 @@ export class Authorizer {
         if (signal.aborted) throw cancelled(signal);
         const wait = retryDelay(error, attempt, this.#options.timing);
         if (wait === undefined) throw error;
-        await pause(wait, signal).catch(() => Promise.reject(cancelled(signal)));
+        await pause(wait, signal);
       }
     }
   }

@@ -5,8 +5,8 @@ import { TransportError, transportError } from "./network-error.ts";
 import { watchRate } from "./rate-watch.ts";
 import { RegistryError } from "./registry-error.ts";
 import type { Remote } from "./remote.ts";
-import { retryDelay } from "./retry.ts";
-import { pause, type RegistryTiming } from "./timing.ts";
+import { pauseAloud, retryDelay } from "./retry.ts";
+import type { RegistryTiming } from "./timing.ts";
 import { cancelled, type HttpAnswer } from "./transport.ts";
 
 export interface BlobFetchOptions {
@@ -44,19 +44,8 @@ export async function fetchBlob(
       attempt = position.received > before ? 1 : attempt + 1;
       const wait = total >= timing.resumesMax ? undefined : retryDelay(error, attempt, timing);
       if (wait === undefined) throw error;
-      await waitFor(wait, options);
+      await pauseAloud(wait, options);
     }
-  }
-}
-
-async function waitFor(ms: number, { signal, onRetry }: BlobFetchOptions): Promise<void> {
-  try {
-    for (let left = ms; left > 0; left -= 1000) {
-      onRetry?.(Math.ceil(left / 1000));
-      await pause(Math.min(1000, left), signal);
-    }
-  } catch {
-    throw cancelled(signal);
   }
 }
 

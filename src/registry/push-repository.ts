@@ -6,8 +6,8 @@ import { isLinkLocal } from "./link-local.ts";
 import { TransportError } from "./network-error.ts";
 import { RegistryError } from "./registry-error.ts";
 import type { Remote } from "./remote.ts";
-import { retryDelay } from "./retry.ts";
-import { backoffFor, pause, type RegistryTiming } from "./timing.ts";
+import { pauseAloud, retryDelay } from "./retry.ts";
+import { backoffFor, type RegistryTiming } from "./timing.ts";
 import { cancelled, discard, type HttpAnswer } from "./transport.ts";
 import { uploadStream } from "./upload-stream.ts";
 
@@ -167,23 +167,12 @@ export class PushRepository {
         const lost = isLostUpload(error, upload);
         const wait = total >= this.#timing.resumesMax ? undefined : this.#delay(error, lost, attempt + 1);
         if (wait === undefined) throw error;
-        await this.#wait(wait, options);
+        await pauseAloud(wait, options);
         upload = upload === undefined || lost ? undefined : await this.#resumed(upload, sentMax, signal);
         const there = upload?.offset ?? 0;
         attempt = there > furthest ? 1 : attempt + 1;
         furthest = Math.max(furthest, there);
       }
-    }
-  }
-
-  async #wait(ms: number, { signal, onRetry }: PushOptions): Promise<void> {
-    try {
-      for (let left = ms; left > 0; left -= 1000) {
-        onRetry?.(Math.ceil(left / 1000));
-        await pause(Math.min(1000, left), signal);
-      }
-    } catch {
-      throw cancelled(signal);
     }
   }
 

@@ -4,8 +4,8 @@ import type { Authorizer } from "./auth.ts";
 import type { Endpoint } from "./endpoints.ts";
 import { TransportError } from "./network-error.ts";
 import { RegistryError, registryError } from "./registry-error.ts";
-import { retryDelay } from "./retry.ts";
-import { pause, type RegistryTiming } from "./timing.ts";
+import { pause, retryDelay } from "./retry.ts";
+import type { RegistryTiming } from "./timing.ts";
 import { cancelled, discard, type HttpAnswer, readBody, type Transport } from "./transport.ts";
 
 const errorBodyBytesMax = 256 * 1024;
@@ -120,16 +120,8 @@ export class Remote {
         if (request.signal.aborted) throw cancelled(request.signal);
         const wait = retryDelay(error, attempt, this.#timing);
         if (wait === undefined) throw error;
-        await this.#pause(wait, request.signal);
+        await pause(wait, request.signal);
       }
-    }
-  }
-
-  async #pause(ms: number, signal: AbortSignal): Promise<void> {
-    try {
-      await pause(ms, signal);
-    } catch {
-      throw cancelled(signal);
     }
   }
 }

@@ -1,5 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
-
 /** How long the registry client waits for what. Tests shorten it. */
 export interface RegistryTiming {
   readonly connectMs: number;
@@ -44,9 +42,4 @@ export function retryAfterMs(header: string | undefined, nowMs: number): number 
 export function backoffFor(attempt: number, timing: RegistryTiming): number {
   const base = Math.min(timing.backoffMaxMs, timing.backoffMs * 2 ** (attempt - 1));
   return base * (0.75 + Math.random() / 2);
-}
-
-/** Waits; rejects with the signal's reason. */
-export async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await sleep(ms, undefined, { signal });
 }
