@@ -30,6 +30,7 @@ import { DirectoryFinish } from "./directory-finish.ts";
 import { LiveParents } from "./live-parents.ts";
 import { removeLiveTree } from "./live-remove.ts";
 import { isOverlayAttribute } from "./parent-directories.ts";
+import { isHole } from "./zero-holes.ts";
 
 export interface ExtractOptions {
   /** Where it goes, in the root, without links: "" is the root. */
@@ -57,9 +58,6 @@ const goCalls: Readonly<Record<string, string>> = {
 const createFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
 const empty = "" as ByteString;
 const defaultAcl = "system.posix_acl_default";
-/** Zeros of at least this length are left out of a file: a bomb of zeros then costs no disk space. */
-const holeBytesMin = 64 * 1024;
-const zeros = Buffer.alloc(1024 * 1024);
 
 /**
  * Entries of an archive into a directory of a container, which may run and change everything meanwhile. Each step works on
@@ -242,7 +240,7 @@ export class ContainerExtractor implements TarSink, Disposable {
   data(chunk: Uint8Array, offset: number): void {
     const file = this.#file;
     if (file === undefined) return;
-    if (chunk.length >= holeBytesMin && zeros.subarray(0, chunk.length).equals(chunk)) {
+    if (isHole(chunk)) {
       file.holes = true;
       return;
     }

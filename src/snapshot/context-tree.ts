@@ -3,7 +3,7 @@ import type { EntryType } from "#archive/tar-format.ts";
 import type { ByteString } from "#base/byte-string.ts";
 import { bytesOfText } from "#base/byte-string.ts";
 import { errnoOf, SyscallError } from "#base/errors.ts";
-import { PathMap, type SourceTree, type TreeNode } from "./source-tree.ts";
+import { impliedDirectory, PathMap, type SourceTree, type TreeNode } from "./source-tree.ts";
 
 /** Where a piece of a file's data lies: offset in the file, position in the data file, length. */
 export type Piece = readonly [offset: number, position: number, length: number];
@@ -35,18 +35,6 @@ export interface LooseFile {
 }
 
 const chunkBytes = 1024 * 1024;
-const root: TreeNode = {
-  type: "directory",
-  mode: 0o755,
-  uid: 0,
-  gid: 0,
-  sizeBytes: 0,
-  mtimeNs: 0n,
-  linkPath: "" as ByteString,
-  deviceMajor: 0,
-  deviceMinor: 0,
-};
-
 interface Stored extends TreeNode {
   readonly file: string;
   readonly pieces: readonly Piece[];
@@ -116,7 +104,7 @@ export class ContextTree implements SourceTree {
   }
 
   stat(path: ByteString): TreeNode | undefined {
-    return path === "" ? root : this.#nodes.get(path);
+    return path === "" ? impliedDirectory : this.#nodes.get(path);
   }
 
   list(path: ByteString): ByteString[] {

@@ -1,22 +1,13 @@
 import { constants, readSync } from "node:fs";
-import type { EntryType } from "#archive/tar-format.ts";
 import type { ByteString } from "#base/byte-string.ts";
 import { SyscallError } from "#base/errors.ts";
-import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, statAt } from "#sys/file-status.ts";
+import { S_IFREG, statAt } from "#sys/file-status.ts";
 import { closeFd } from "#sys/files.ts";
 import { baseOf } from "./archive-path.ts";
 import { type Found, LayerStack } from "./layer-stack.ts";
 import { impliedDirectory, type SourceTree, type TreeNode } from "./source-tree.ts";
-import { readXattrs } from "./tree-tar.ts";
+import { entryTypes, readXattrs } from "./tree-tar.ts";
 
-const types = new Map<number, EntryType>([
-  [S_IFREG, "file"],
-  [S_IFDIR, "directory"],
-  [S_IFLNK, "symlink"],
-  [S_IFCHR, "char"],
-  [S_IFBLK, "block"],
-  [S_IFIFO, "fifo"],
-]);
 const none = "" as ByteString;
 const chunkBytes = 1024 * 1024;
 
@@ -42,7 +33,7 @@ export class StackTree implements SourceTree {
 
   #node(found: Found): TreeNode | undefined {
     const { stat } = found;
-    const type = types.get(stat.type);
+    const type = entryTypes.get(stat.type);
     // Sockets: no archive holds them.
     if (type === undefined) return undefined;
     const isDevice = type === "char" || type === "block";

@@ -1,4 +1,5 @@
 import { constants, readSync } from "node:fs";
+import type { EntryType } from "#archive/tar-format.ts";
 import type { TarHeader } from "#archive/tar-write.ts";
 import { TarWriter } from "#archive/tar-write.ts";
 import { type ByteString, bytesOfText } from "#base/byte-string.ts";
@@ -44,7 +45,8 @@ export interface TreeTarOptions {
   readonly leaveOut?: (directory: Visited) => boolean;
 }
 
-const typeNames = new Map([
+/** What an archive calls a file, by the kind in its mode. Sockets have no form there. */
+export const entryTypes: ReadonlyMap<number, EntryType> = new Map([
   [S_IFREG, "file"],
   [S_IFDIR, "directory"],
   [S_IFLNK, "symlink"],
@@ -140,7 +142,7 @@ class TreeWriter {
     // Made by the start of the container, not by what ran in it.
     if (typeof this.#below === "object" && isUnusedMountPoint(dirFd, name, path, stat, this.#below)) return;
     if (this.#omit?.has(path) === true && this.#isUnusedTarget(dirFd, name, path, stat)) return;
-    const type = typeNames.get(stat.type as typeof S_IFREG);
+    const type = entryTypes.get(stat.type);
     // Sockets: tar has no form for them, and nobody listens after a copy.
     if (type === undefined) return;
     const header: TarHeader = {
