@@ -219,3 +219,39 @@ export function createDecompressor(kind: Compression, emit: Emit): Decompressor 
       return new Passthrough(emit);
   }
 }
+
+/** A decompressor that learns from its first bytes what it is: `open` is called once, with enough of them or all there are. */
+export class DetectingDecompressor implements Disposable {
+  readonly #open: (head: Uint8Array) => Decompressor;
+  #head: Buffer = Buffer.alloc(0);
+  #opened: Decompressor | undefined;
+
+  constructor(open: (head: Uint8Array) => Decompressor) {
+    this.#open = open;
+  }
+
+  push(chunk: Uint8Array): void {
+    if (this.#opened !== undefined) {
+      this.#opened.push(chunk);
+      return;
+    }
+    // Gathered until the format shows; afterwards chunks are taken as they come.
+    this.#head = Buffer.concat([this.#head, chunk]);
+    if (this.#head.length >= detectBytes) this.#begin();
+  }
+
+  /** Checks that the stream is complete. */
+  finish(): void {
+    (this.#opened ?? this.#begin()).finish();
+  }
+
+  #begin(): Decompressor {
+    this.#opened = this.#open(this.#head);
+    this.#opened.push(this.#head);
+    return this.#opened;
+  }
+
+  [Symbol.dispose](): void {
+    this.#opened?.close();
+  }
+}

@@ -3,8 +3,8 @@ import { access, mkdir } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { EngineError, errnoOf } from "#base/errors.ts";
 import { removeDirectory } from "#base/remove-directory.ts";
+import { RingWriter } from "#content/byte-ring.ts";
 import type { ContainerFiles } from "#runtime/runtime.ts";
-import { ByteRingWriter } from "#snapshot/byte-ring.ts";
 import { type PathStat, parseContainerPath } from "#snapshot/container-path.ts";
 import type { Container } from "./container.ts";
 import { type ContainerContext, containerEvent, runDirOf } from "./container-context.ts";
@@ -14,6 +14,9 @@ import { etcFiles, requestByItself } from "./container-request.ts";
 import { fillVolumes, makeBindSources } from "./container-volumes.ts";
 
 export type { PathStat };
+
+/** What a client may be ahead of the thread that unpacks. */
+const ringBytes = 1024 * 1024;
 
 /** A container as the request names it: Docker's messages repeat the name. */
 export interface CopyPlace {
@@ -83,7 +86,7 @@ export async function extractToContainer(
   const owner = request.copyUidGid && user !== "" ? ctx.runtime.userIn(files, user) : undefined;
   const stop = new AbortController();
   const either = AbortSignal.any([signal, copy.signal, stop.signal]);
-  const ring = new ByteRingWriter();
+  const ring = new RingWriter(ringBytes);
   const work = ctx.copyWorkers.run<"extract">(
     {
       kind: "extract",
@@ -114,15 +117,16 @@ export async function extractToContainer(
   containerEvent(ctx, container, "extract-to-dir");
 }
 
-async function feed(body: Readable, ring: ByteRingWriter, signal: AbortSignal): Promise<void> {
+async function feed(body: Readable, ring: RingWriter, signal: AbortSignal): Promise<void> {
   const stop = (): void => void body.destroy();
   signal.addEventListener("abort", stop, { once: true });
   try {
     for await (const chunk of body as AsyncIterable<Buffer>) {
       await ring.write(chunk, signal);
+      ring.tell();
       if (signal.aborted) return;
     }
-    ring.end();
+    ring.settle("complete");
   } catch (error) {
     if (!signal.aborted) throw error;
   } finally {

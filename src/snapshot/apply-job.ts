@@ -1,19 +1,14 @@
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, mkdirSync, openSync, readSync } from "node:fs";
 import { basename, dirname } from "node:path";
-import {
-  createDecompressor,
-  type Decompressor,
-  detectBytes,
-  detectCompression,
-} from "#archive/compression.ts";
+import { createDecompressor, DetectingDecompressor, detectCompression } from "#archive/compression.ts";
 import { TarReader } from "#archive/tar-read.ts";
 import { bytesOfText } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
 import { LayerApplier } from "./layer-apply.ts";
-import { type ApplyJob, type ApplyOutcome, controlCells } from "./layer-job.ts";
+import { type ApplyJob, type ApplyOutcome, abortCheck } from "./layer-job.ts";
 import { LayerStack } from "./layer-stack.ts";
 import { DependsOnBelow } from "./parent-directories.ts";
 import { removeTreeAt } from "./remove-tree.ts";
@@ -22,29 +17,23 @@ const chunkBytes = 1024 * 1024;
 /** How long a worker sleeps before it looks again whether its job was aborted. */
 const pollMs = 100;
 
-function checkAborted(control: Int32Array): void {
-  if (Atomics.load(control, controlCells.aborted) !== 0) {
-    throw new EngineError("cancelled", "context canceled", { code: "aborted" });
-  }
-}
-
 /** Reads a file that may still be growing, in chunks of up to 1 MiB; each is valid until the next read. */
-export class SourceReader implements Disposable {
+class SourceReader implements Disposable {
   readonly #fd: number;
   readonly #cells: BigInt64Array | undefined;
-  readonly #control: Int32Array;
+  readonly #checkAborted: () => void;
   readonly #buffer = Buffer.allocUnsafeSlow(chunkBytes);
   position = 0;
 
-  constructor(job: Pick<ApplyJob, "path" | "cells">, control: Int32Array) {
+  constructor(job: Pick<ApplyJob, "path" | "cells">, checkAborted: () => void) {
     this.#fd = openSync(job.path, "r");
     this.#cells = job.cells === undefined ? undefined : new BigInt64Array(job.cells);
-    this.#control = control;
+    this.#checkAborted = checkAborted;
   }
 
   /** The next bytes, or undefined at the end. */
   read(): Buffer | undefined {
-    checkAborted(this.#control);
+    this.#checkAborted();
     const allowed = this.#cells === undefined ? chunkBytes : this.#waitFor(this.#cells);
     if (allowed === 0) return undefined;
     const size = readSync(this.#fd, this.#buffer, 0, Math.min(chunkBytes, allowed), this.position);
@@ -67,7 +56,7 @@ export class SourceReader implements Disposable {
       if (state === 1n) return 0;
       if (state === 2n) throw new EngineError("cancelled", "download failed", { code: "download-failed" });
       Atomics.wait(cells, 0, written, pollMs);
-      checkAborted(this.#control);
+      this.#checkAborted();
     }
   }
 
@@ -109,7 +98,8 @@ function applyTo(
   resources.defer(() => closeFd(rootFd));
   const below = job.below === undefined ? undefined : resources.use(new LayerStack(job.below));
   const applier = resources.use(new LayerApplier(rootFd, below));
-  const source = resources.use(new SourceReader(job, control));
+  const checkAborted = abortCheck(control);
+  const source = resources.use(new SourceReader(job, checkAborted));
   const tar = new TarReader(applier);
   const blobHash = createHash("sha256");
   /** A plain archive is its own tar: one digest for both. */
@@ -117,28 +107,21 @@ function applyTo(
   const emit = (chunk: Uint8Array): void => {
     diffHash?.update(chunk);
     tar.push(chunk);
-    checkAborted(control);
+    checkAborted();
   };
-  let decompressor: Decompressor | undefined;
-  resources.defer(() => decompressor?.close());
-  let head = Buffer.alloc(0);
-  const begin = (): Decompressor => {
-    const compression = detectCompression(head);
-    if (compression !== "none") diffHash = createHash("sha256");
-    decompressor = createDecompressor(compression, emit);
-    decompressor.push(head);
-    return decompressor;
-  };
+  const archive = resources.use(
+    new DetectingDecompressor((head) => {
+      const compression = detectCompression(head);
+      if (compression !== "none") diffHash = createHash("sha256");
+      return createDecompressor(compression, emit);
+    }),
+  );
   for (let chunk = source.read(); chunk !== undefined; chunk = source.read()) {
     blobHash.update(chunk);
-    if (decompressor !== undefined) decompressor.push(chunk);
-    else {
-      head = Buffer.concat([head, chunk]);
-      if (head.length >= detectBytes) begin();
-    }
+    archive.push(chunk);
     onProgress(source.position);
   }
-  (decompressor ?? begin()).finish();
+  archive.finish();
   tar.finish();
   const blobDigest = `sha256:${blobHash.digest("hex")}`;
   const diffId = diffHash === undefined ? blobDigest : `sha256:${diffHash.digest("hex")}`;

@@ -1,12 +1,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import {
-  createDecompressor,
-  type Decompressor,
-  detectBytes,
-  detectCompression,
-} from "#archive/compression.ts";
+import { createDecompressor, DetectingDecompressor, detectCompression } from "#archive/compression.ts";
 import type { TarEntry } from "#archive/tar-format.ts";
 import { TarReader, type TarSink } from "#archive/tar-read.ts";
 import { textOfBytes } from "#base/byte-string.ts";
@@ -30,24 +25,17 @@ export function runBundle(job: BundleJob, control: Int32Array): BundleMember[] {
   const sink = resources.use(new MemberSink(job.directory));
   const source = new RingReader(job.ring, abortCheck(control));
   const tar = new TarReader(sink, membersMax);
-  let decompressor: Decompressor | undefined;
-  resources.defer(() => decompressor?.close());
-  let head = Buffer.alloc(0);
-  const begin = (): Decompressor => {
-    decompressor = createDecompressor(detectCompression(head), (chunk) => tar.push(chunk));
-    decompressor.push(head);
-    return decompressor;
-  };
+  const archive = resources.use(
+    new DetectingDecompressor((head) =>
+      createDecompressor(detectCompression(head), (chunk) => tar.push(chunk)),
+    ),
+  );
   for (let chunk = source.read(chunkBytes); chunk !== undefined; chunk = source.read(chunkBytes)) {
     if (chunk === "failed")
       throw new EngineError("cancelled", "download failed", { code: "download-failed" });
-    if (decompressor !== undefined) decompressor.push(chunk);
-    else {
-      head = Buffer.concat([head, chunk]);
-      if (head.length >= detectBytes) begin();
-    }
+    archive.push(chunk);
   }
-  (decompressor ?? begin()).finish();
+  archive.finish();
   tar.finish();
   return [...sink.members.values()];
 }

@@ -1,12 +1,11 @@
-import type { Decompressor } from "#archive/compression.ts";
-import { detectBytes } from "#archive/compression.ts";
+import { DetectingDecompressor } from "#archive/compression.ts";
 import { TarReader } from "#archive/tar-read.ts";
 import { EngineError } from "#base/errors.ts";
+import { RingReader } from "#content/byte-ring.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
 import { isKernelFileSystem } from "#sys/kernel-file-systems.ts";
 import { openArchive } from "./archive-format.ts";
-import { ByteRingReader } from "./byte-ring.ts";
 import { ContainerExtractor, checkWritable } from "./container-extract.ts";
 import {
   openExtractionPoint,
@@ -14,6 +13,9 @@ import {
   parseContainerPath,
   statContainerPath,
 } from "./container-path.ts";
+import { abortCheck } from "./layer-job.ts";
+
+const chunkBytes = 1024 * 1024;
 
 /** A look at one path of a container. */
 export interface PathStatJob {
@@ -64,27 +66,17 @@ export function runExtract(job: ExtractJob, control: Int32Array): undefined {
       ...(owner === undefined ? {} : { owner }),
     }),
   );
-  unpack(new ByteRingReader(job.ring, control), new TarReader(extractor), resources);
+  const tar = new TarReader(extractor);
+  const archive = resources.use(
+    new DetectingDecompressor((head) => openArchive(head, (chunk) => tar.push(chunk))),
+  );
+  const source = new RingReader(job.ring, abortCheck(control));
+  for (let read = source.read(chunkBytes); read !== undefined; read = source.read(chunkBytes)) {
+    if (read === "failed") throw new EngineError("cancelled", "context canceled", { code: "aborted" });
+    archive.push(read);
+  }
+  archive.finish();
+  tar.finish();
   extractor.complete();
   return undefined;
-}
-
-function unpack(source: ByteRingReader, tar: TarReader, resources: DisposableStack): void {
-  let head = Buffer.alloc(0);
-  let decompressor: Decompressor | undefined;
-  resources.defer(() => decompressor?.close());
-  const begin = (): void => {
-    decompressor = openArchive(head, (chunk) => tar.push(chunk));
-    decompressor.push(head);
-  };
-  for (let chunk = source.read(); chunk !== undefined; chunk = source.read()) {
-    if (decompressor !== undefined) decompressor.push(chunk);
-    else {
-      head = Buffer.concat([head, chunk]);
-      if (head.length >= detectBytes) begin();
-    }
-  }
-  if (decompressor === undefined) begin();
-  decompressor?.finish();
-  tar.finish();
 }

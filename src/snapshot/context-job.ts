@@ -1,6 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
 import { writeFileSync } from "node:fs";
-import { type Decompressor, detectBytes } from "#archive/compression.ts";
+import { DetectingDecompressor } from "#archive/compression.ts";
 import { cleanSlashPath, IgnoreRules, readIgnoreFile } from "#archive/ignore.ts";
 import type { TarEntry } from "#archive/tar-format.ts";
 import { TarReader, type TarSink } from "#archive/tar-read.ts";
@@ -178,24 +178,14 @@ export function runContext(job: ContextJob, control: Int32Array): ContextOutcome
   const data = resources.use(new ContextData(job.dataPath));
   const sink = new ContextSink(data, checkAborted);
   const tar = new TarReader(sink, entriesMax);
-  let decompressor: Decompressor | undefined;
-  resources.defer(() => decompressor?.close());
-  let head = Buffer.alloc(0);
-  const begin = (): void => {
-    decompressor = openArchive(head, (plain) => tar.push(plain));
-    decompressor.push(head);
-  };
+  const archive = resources.use(
+    new DetectingDecompressor((head) => openArchive(head, (plain) => tar.push(plain))),
+  );
   for (let read = source.read(chunkBytes); read !== undefined; read = source.read(chunkBytes)) {
     if (read === "failed") throw new EngineError("cancelled", "download failed", { code: "download-failed" });
-    if (decompressor !== undefined) decompressor.push(read);
-    else {
-      // Gathered until the format shows; afterwards chunks are taken as they come.
-      head = Buffer.concat([head, read]);
-      if (head.length >= detectBytes) begin();
-    }
+    archive.push(read);
   }
-  if (decompressor === undefined) begin();
-  decompressor?.finish();
+  archive.finish();
   tar.finish();
   data.finish();
   return finishIndex(job, sink.entries, job.dataPath);

@@ -2,7 +2,6 @@ import { closeSync, openSync } from "node:fs";
 import { release } from "node:os";
 import { parentPort } from "node:worker_threads";
 import { bytesOfText } from "#base/byte-string.ts";
-import { EngineError } from "#base/errors.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
 import { workInLongSlices } from "#sys/scheduling.ts";
@@ -68,12 +67,14 @@ function progressOf(id: number): (consumedBytes: number) => void {
 class ChunkStream {
   readonly #id: number;
   readonly #control: Int32Array;
+  readonly #checkAborted: () => void;
   #chunk = Buffer.allocUnsafeSlow(streamChunkBytes);
   #filled = 0;
 
   constructor(id: number, control: Int32Array) {
     this.#id = id;
     this.#control = control;
+    this.#checkAborted = abortCheck(control);
   }
 
   write(bytes: Uint8Array): void {
@@ -90,9 +91,7 @@ class ChunkStream {
   flush(): void {
     if (this.#filled === 0) return;
     for (;;) {
-      if (Atomics.load(this.#control, controlCells.aborted) !== 0) {
-        throw new EngineError("cancelled", "context canceled", { code: "aborted" });
-      }
+      this.#checkAborted();
       const credits = Atomics.load(this.#control, controlCells.credits);
       if (credits > 0) break;
       Atomics.wait(this.#control, controlCells.credits, credits, 1000);
