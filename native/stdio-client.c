@@ -318,13 +318,20 @@ void clients_check_stall(struct stdio *stdio)
 		if (now - client->mark_ms < (client->closing ? CLOSE_WAIT_MS : STALL_MS))
 			continue;
 		bool stalled = client->closing || client->progress < PROGRESS_MIN;
+		/*
+		 * Its second is over, but what it leaves unread holds nobody yet: the moment that it does, it has had its
+		 * time. A new one for each would let many stalled readers, heavy one after another, hold the process for
+		 * a second each.
+		 */
+		if (stalled && !stdio->finishing && client->length < HEAVY)
+			continue;
 		client->mark_ms = now;
 		client->progress = 0;
 		if (!stalled)
 			continue;
 		if (stdio->finishing)
 			client_close(client);
-		else if (client->length >= HEAVY)
+		else
 			client->dropping = true;
 	}
 }
