@@ -26,13 +26,25 @@ interface Outcome {
   skipped: { name: string; why: string }[];
 }
 
-const outcome: Outcome = { passed: 0, failed: [], skipped: [] };
+/** Of one file of tests, by its path; what is no file of tests stands under its own name. */
+const outcomes = new Map<string, Outcome>();
+
+function outcomeOf(file: string): Outcome {
+  const known = outcomes.get(file);
+  if (known !== undefined) return known;
+  const fresh: Outcome = { passed: 0, failed: [], skipped: [] };
+  outcomes.set(file, fresh);
+  return fresh;
+}
+
+/** In CI at most so many files run a second time: more is no accident. */
+const secondTries = 3;
 
 function step(name: string, command: string, args: readonly string[]): void {
   const result = spawnSync(command, args, { cwd: root, encoding: "utf8", maxBuffer: 64 * 1024 * 1024 });
-  if (result.status === 0) outcome.passed += 1;
+  if (result.status === 0) outcomeOf(name).passed += 1;
   else {
-    outcome.failed.push(name);
+    outcomeOf(name).failed.push(name);
     console.log(`✖ ${name}\n${result.stdout}${result.stderr}`);
   }
 }
@@ -69,6 +81,7 @@ function record(event: TestEvent): void {
   const { data } = event;
   const file = data.file === undefined ? "" : data.file.replace(`${root}/`, "");
   const label = `${file}: ${data.name}`;
+  const outcome = outcomeOf(file);
   if (event.type === "test:fail") {
     if (data.details.type === "suite" && /subtests? failed/.test(String(data.details.error))) return;
     outcome.failed.push(label);
@@ -96,6 +109,21 @@ function filesIn(pattern: string): string[] {
   return only === undefined ? files : files.filter((file) => file.includes(only));
 }
 
+/**
+ * In CI a machine's other tenants can break a bound on time. A file that failed runs once more, alone; what passes only
+ * then is named in the closing lines, since it is a fault all the same: of the test or of what it tests. Nobody's own
+ * run and no `prove` does this. Returns the files that passed the second time.
+ */
+async function runFailedAgain(): Promise<string[]> {
+  const failed = [...outcomes].filter(([, { failed }]) => failed.length > 0).map(([file]) => file);
+  const again = failed.filter((file) => file.endsWith(".test.ts"));
+  if (process.env["CI"] === undefined || prove || again.length < failed.length) return [];
+  if (again.length === 0 || again.length > secondTries) return [];
+  for (const file of again) outcomes.delete(file);
+  await runFiles("once more, alone", again, 1);
+  return again.filter((file) => outcomeOf(file).failed.length === 0);
+}
+
 async function main(): Promise<number> {
   const started = performance.now();
   removeStaleCgroups();
@@ -117,23 +145,31 @@ async function main(): Promise<number> {
   await runFiles("clients", filesIn("test/clients/*.test.ts"), 2);
   await runFiles("conformance", filesIn("test/conformance/*.test.ts"), 1);
   await runFiles("faults", filesIn("test/faults/*.test.ts"), 1);
+  const unstable = await runFailedAgain();
   const leaks = await leakReport(before);
   if (leaks.length > 0) {
-    outcome.failed.push("leak check");
+    outcomeOf("leak check").failed.push("leak check");
     console.log(`✖ leak check\n${leaks.join("\n")}`);
-  } else outcome.passed += 1;
+  } else outcomeOf("leak check").passed += 1;
+  return closing((performance.now() - started) / 1000, unstable);
+}
 
-  for (const { name, why } of outcome.skipped) {
+function closing(seconds: number, unstable: readonly string[]): number {
+  const all = [...outcomes.values()];
+  const skipped = all.flatMap((outcome) => outcome.skipped);
+  const failed = all.flatMap((outcome) => outcome.failed);
+  for (const { name, why } of skipped) {
     const allowed = allowedSkips.some((entry) => name.includes(entry.test));
-    if (!allowed) outcome.failed.push(`skip that nobody reviewed: ${name}`);
+    if (!allowed) failed.push(`skip that nobody reviewed: ${name}`);
     console.log(`  skipped: ${name}: ${why}${allowed ? "" : " (not in test/allowed-skips.ts)"}`);
   }
-  const seconds = ((performance.now() - started) / 1000).toFixed(0);
+  for (const file of unstable) console.log(`  unstable: ${file} failed above and passed alone`);
   console.log(
-    `took ${seconds} s${outcome.failed.length > 0 ? `; failed:\n  ${outcome.failed.join("\n  ")}` : ""}`,
+    `took ${seconds.toFixed(0)} s${failed.length > 0 ? `; failed:\n  ${failed.join("\n  ")}` : ""}`,
   );
-  console.log(`${outcome.passed} passed, ${outcome.failed.length} failed, ${outcome.skipped.length} skipped`);
-  return outcome.failed.length === 0 ? 0 : 1;
+  const passed = all.reduce((sum, outcome) => sum + outcome.passed, 0);
+  console.log(`${passed} passed, ${failed.length} failed, ${skipped.length} skipped`);
+  return failed.length === 0 ? 0 : 1;
 }
 
 process.exit(await main());
