@@ -2,9 +2,18 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { after, before, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { FrameDecoder } from "#wire/stdio-frames.ts";
-import { type ContainerLab, call, docker, drain, hijack, ok, openLab } from "./container-lab.ts";
+import {
+  type ContainerLab,
+  call,
+  collect,
+  docker,
+  drain,
+  hijack,
+  ok,
+  openLab,
+  until,
+} from "./container-lab.ts";
 
 let lab: ContainerLab;
 before(async () => {
@@ -58,7 +67,11 @@ test("attach with logs gives the past, then the present; stream selection", asyn
     AttachStdin: true,
   });
   await call(lab, "POST", `/containers/${id}/start`);
-  await sleep(300);
+  // Logged, both of it: what comes after the attach is the present.
+  await until(async () => {
+    const { stdout, stderr } = await docker(lab, ["logs", id]);
+    return stdout === "past\n" && stderr === "hidden\n";
+  }, "the past");
   const client = await hijack(lab, `/v1.51/containers/${id}/attach?stream=1&stdin=1&stdout=1&logs=1`);
   client.write("hello\n");
   assert.deepEqual(unframe(await drain(client)), { stdout: "past\ngot hello\n", stderr: "" });
@@ -74,12 +87,15 @@ test("detach keys end the client and leave the process", async () => {
     lab,
     `/v1.51/containers/${id}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,x`,
   );
+  const seen = collect(client);
   client.write("one\n");
-  await sleep(100);
+  // The echo of the terminal, then what cat gives back.
+  await until(() => seen.text() === "one\r\none\r\n", "the line comes back");
   client.write("\x01");
   client.write("x");
-  const seen = (await drain(client)).toString();
-  assert.match(seen, /^one\r\none\r\n$/);
+  await seen.ended;
+  client.destroy();
+  assert.equal(seen.text(), "one\r\none\r\n");
   assert.equal((await call(lab, "GET", `/containers/${id}/json`)).json().State.Running, true);
   const bad = await call(lab, "POST", `/containers/${id}/attach?detachKeys=zz`);
   assert.deepEqual([bad.status, bad.json().message], [400, "Invalid detach keys (zz) provided"]);
@@ -88,18 +104,21 @@ test("detach keys end the client and leave the process", async () => {
 
 test("resize reaches the terminal, before the program looks and after", async () => {
   const id = await create({
-    Cmd: ["sh", "-c", "stty size; trap 'stty size; exit' WINCH; while :; do sleep 0.05; done"],
+    // It says its size when it is ready to hear of another one.
+    Cmd: ["sh", "-c", "trap 'stty size; exit' WINCH; stty size; while :; do sleep 0.05; done"],
     Tty: true,
     HostConfig: { ConsoleSize: [31, 97] },
   });
   const refused = await call(lab, "POST", `/containers/${id}/resize?h=10&w=10`);
   assert.deepEqual([refused.status, refused.json().message], [409, `container ${id} is not running`]);
   const client = await hijack(lab, `/v1.51/containers/${id}/attach?stream=1&stdout=1`);
-  const output = drain(client);
+  const seen = collect(client);
   await call(lab, "POST", `/containers/${id}/start`);
-  await sleep(300);
+  await until(() => seen.text() === "31 97\r\n", "the size of the start");
   assert.equal((await call(lab, "POST", `/containers/${id}/resize?h=40&w=120`)).status, 200);
-  assert.equal((await output).toString(), "31 97\r\n40 120\r\n");
+  await seen.ended;
+  client.destroy();
+  assert.equal(seen.text(), "31 97\r\n40 120\r\n");
   await ok(lab, ["rm", "-f", id]);
 });
 
@@ -165,10 +184,9 @@ test("exec: streams, exit codes, environment, detached, refusals", async () => {
     await call(lab, "POST", `/containers/${name}/exec`, { Cmd: ["sh", "-c", "touch /tmp/there; exit 6"] })
   ).json();
   assert.equal((await call(lab, "POST", `/exec/${made.Id}/start`, { Detach: true })).status, 200);
-  for (let tries = 0; (await call(lab, "GET", `/exec/${made.Id}/json`)).json().Running; tries += 1) {
-    assert.ok(tries < 100);
-    await sleep(10);
-  }
+  const running = async (): Promise<boolean> =>
+    (await call(lab, "GET", `/exec/${made.Id}/json`)).json().Running;
+  await until(async () => !(await running()), "the detached exec ends");
   const seen = (await call(lab, "GET", `/exec/${made.Id}/json`)).json();
   assert.deepEqual([seen.ExitCode, seen.ProcessConfig.entrypoint, seen.CanRemove], [6, "sh", false]);
   const again = await call(lab, "POST", `/exec/${made.Id}/start`, {});
@@ -200,10 +218,9 @@ test("start -a -i and attach by the command line", async () => {
 });
 
 test("events carry Docker's actions and attributes", async () => {
+  // From the past on: nothing is missed before the command line has connected.
   const child = spawn("docker", [
-    "-H",
-    `unix://${lab.socket}`,
-    "events",
+    ...["-H", `unix://${lab.socket}`, "events", "--since", (Date.now() / 1000).toFixed(3)],
     "--format",
     "{{.Type}} {{.Action}} {{json .Actor.Attributes}}",
   ]);
@@ -211,12 +228,11 @@ test("events carry Docker's actions and attributes", async () => {
   child.stdout.on("data", (chunk: Buffer) => {
     text += chunk.toString();
   });
-  await sleep(300);
   await ok(lab, ["run", "--rm", "--name", "told", "--label", "k=v", "busybox", "sh", "-c", "exit 2"]).catch(
     () => {},
   );
-  await sleep(300);
-  child.kill();
+  await until(() => text.includes("container destroy"), "the last event");
+  child.kill("SIGKILL");
   await once(child, "close");
   const lines = text.trim().split("\n");
   assert.deepEqual(
@@ -231,8 +247,9 @@ test("events carry Docker's actions and attributes", async () => {
       "container destroy",
     ],
   );
-  assert.deepEqual(JSON.parse(lines[4]!.slice("container die ".length)), {
-    execDuration: "0",
+  const { execDuration, ...died } = JSON.parse(lines[4]!.slice("container die ".length));
+  assert.match(execDuration, /^\d+$/);
+  assert.deepEqual(died, {
     exitCode: "2",
     image: "busybox",
     k: "v",
@@ -244,7 +261,7 @@ test("a client that goes away while it waits for a start is forgotten", async ()
   const id = await create({ Cmd: ["echo", "x"] });
   const client = await hijack(lab, `/v1.51/containers/${id}/attach?stream=1&stdout=1`);
   client.destroy();
-  await sleep(100);
+  await once(client, "close");
   assert.equal((await call(lab, "POST", `/containers/${id}/start`)).status, 204);
   assert.equal((await call(lab, "POST", `/containers/${id}/wait`)).json().StatusCode, 0);
   const late = await hijack(lab, `/v1.51/containers/${id}/attach?stream=1&stdout=1`);

@@ -151,12 +151,13 @@ export interface Answer {
   json(): any;
 }
 
-/** One API request. */
+/** One API request. `onHead` is called when the head of the answer is there. */
 export function call(
   lab: Pick<ContainerLab, "socket">,
   method: string,
   path: string,
   body?: unknown,
+  onHead?: () => void,
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const text = body === undefined ? "" : JSON.stringify(body);
@@ -169,6 +170,7 @@ export function call(
     });
     outgoing.on("error", reject);
     outgoing.on("response", (response) => {
+      onHead?.();
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));
       response.on("error", reject);
@@ -179,6 +181,22 @@ export function call(
     });
     outgoing.end(text);
   });
+}
+
+/** Asks until it holds; generous, for it only guards against waiting forever. */
+export async function until(holds: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  for (const deadline = performance.now() + 30_000; !(await holds()); await sleep(20)) {
+    if (performance.now() > deadline) throw new Error(`did not happen within 30 s: ${what}`);
+  }
+}
+
+/** What a stream has brought so far, from now on. */
+export function collect(socket: Socket): { text(): string; ended: Promise<unknown> } {
+  const chunks: Buffer[] = [];
+  const ended = once(socket, "end");
+  socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+  socket.resume();
+  return { text: () => Buffer.concat(chunks).toString(), ended };
 }
 
 /** Takes a connection over (`101 UPGRADED`) and gives it with whatever came behind the head. */

@@ -12,7 +12,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ContainerLab, call, docker, ok, openLab } from "./container-lab.ts";
+import { type Answer, type ContainerLab, call, docker, ok, openLab, until } from "./container-lab.ts";
 
 let lab: ContainerLab;
 before(async () => {
@@ -30,9 +30,9 @@ test("run: output, streams, exit code, and nothing left with --rm", async () => 
   const ran = await docker(lab, ["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 3"]);
   assert.deepEqual(ran, { code: 3, stdout: "out\n", stderr: "err\n" });
   assert.equal(await ok(lab, ["ps", "-aq"]), "");
-  await sleep(200);
-  assert.deepEqual(readdirSync(join(lab.dataRoot, "containers")), []);
-  assert.deepEqual(readdirSync(join(lab.execRoot, "containers")), []);
+  // Directories go in the background.
+  for (const root of [lab.dataRoot, lab.execRoot])
+    await until(() => readdirSync(join(root, "containers")).length === 0, `nothing is left in ${root}`);
 });
 
 test("run: exit codes of a program that is missing or cannot be executed", async () => {
@@ -144,13 +144,17 @@ test("wait never misses a fast exit, under each condition", async () => {
         HostConfig: { AutoRemove: condition === "removed" },
       };
       const { Id: id } = (await call(lab, "POST", "/containers/create", body)).json();
-      const started =
-        condition === "not-running"
-          ? undefined
-          : call(lab, "POST", `/containers/${id}/wait?condition=${condition}`);
-      if (started !== undefined) await sleep(5);
+      const path = `/containers/${id}/wait?condition=${condition}`;
+      let waiting: Promise<Answer> | undefined;
+      if (condition !== "not-running") {
+        // The head comes when the waiter is registered.
+        await new Promise<void>((registered, failed) => {
+          waiting = call(lab, "POST", path, undefined, registered);
+          waiting.catch(failed);
+        });
+      }
       assert.equal((await call(lab, "POST", `/containers/${id}/start`)).status, 204);
-      const answer = await (started ?? call(lab, "POST", `/containers/${id}/wait`));
+      const answer = await (waiting ?? call(lab, "POST", path));
       assert.deepEqual(answer.json(), { StatusCode: 7, Error: null });
       if (condition !== "removed") assert.equal((await call(lab, "DELETE", `/containers/${id}`)).status, 204);
     }
@@ -184,12 +188,13 @@ test("restart policies: counted failures, stop in between, update", async () => 
     "-c",
     "sleep 0.1; exit 4",
   ]);
-  for (let tries = 0; (await inspect("forever")).State.Status !== "restarting"; tries += 1) {
-    assert.ok(tries < 200);
-    await sleep(10);
-  }
-  await ok(lab, ["stop", "forever"]);
-  await sleep(500);
+  // Between runs: after the third the pause is 0.8 s, so that the stop comes within it on a loaded machine, too.
+  await until(async () => {
+    const { State, RestartCount } = await inspect("forever");
+    return State.Status === "restarting" && RestartCount >= 3;
+  }, "a pause between runs");
+  assert.equal((await call(lab, "POST", "/containers/forever/stop")).status, 204);
+  await sleep(1000);
   const { State } = await inspect("forever");
   assert.deepEqual([State.Status, State.ExitCode], ["exited", 4]);
   await ok(lab, ["update", "--restart", "no", "--memory", "32m", "forever"]);
@@ -387,7 +392,7 @@ test("diff, top, sizes, prune", async () => {
     "-c",
     "echo 12345 >/tmp/f; rm /data/file; sleep 60",
   ]);
-  await sleep(200);
+  await until(async () => (await ok(lab, ["top", "work"])).includes("sleep 60"), "the script is done");
   assert.equal(await ok(lab, ["diff", "work"]), "C /data\nD /data/file\nC /tmp\nA /tmp/f");
   assert.match(
     await ok(lab, ["top", "work"]),
@@ -417,15 +422,11 @@ test("health checks run inside and are told", async () => {
     "sleep",
     "60",
   ]);
-  const until = async (status: string): Promise<void> => {
-    for (let tries = 0; (await inspect("sick")).State.Health.Status !== status; tries += 1) {
-      assert.ok(tries < 100, `never ${status}`);
-      await sleep(50);
-    }
-  };
-  await until("unhealthy");
+  const becomes = (status: string): Promise<void> =>
+    until(async () => (await inspect("sick")).State.Health.Status === status, status);
+  await becomes("unhealthy");
   await ok(lab, ["exec", "sick", "touch", "/tmp/well"]);
-  await until("healthy");
+  await becomes("healthy");
   assert.match(await ok(lab, ["ps", "--format", "{{.Status}}"]), /\(healthy\)$/);
   await ok(lab, ["rm", "-f", "sick"]);
 });
@@ -441,10 +442,7 @@ test("a sandbox made ahead is given back when it is not used, and follows change
     "-c",
     "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null",
   ]);
-  for (let tries = 0; runDirs().length > 0; tries += 1) {
-    assert.ok(tries < 100, "the run directory stays");
-    await sleep(50);
-  }
+  await until(() => runDirs().length === 0, "the run directory goes");
   assert.notEqual((await docker(lab, ["start", "-a", id])).stdout, "33554432\n");
   await ok(lab, ["rm", id]);
   const changed = await ok(lab, [
@@ -459,8 +457,7 @@ test("a sandbox made ahead is given back when it is not used, and follows change
   await ok(lab, ["rm", changed]);
   // Removed at once: nothing of the sandbox is left.
   await ok(lab, ["rm", await ok(lab, ["create", "busybox"])]);
-  await sleep(200);
-  assert.deepEqual(runDirs(), []);
+  await until(() => runDirs().length === 0, "nothing of the sandbox is left");
 });
 
 test("a create that cannot make its directory leaves nothing", async () => {

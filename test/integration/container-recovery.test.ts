@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ContainerLab, call, docker, ok, openLab } from "./container-lab.ts";
+import { type ContainerLab, call, docker, ok, openLab, until } from "./container-lab.ts";
 
 let lab: ContainerLab;
 before(async () => {
@@ -87,36 +87,36 @@ for (const how of ["kill", "stop"] as const) {
     const before = await inspect("writer");
     const port = Number(before.NetworkSettings.Ports["80/tcp"][0].HostPort);
     await lab[how]();
-    assert.ok(await answers(port), "the port answers without the daemon");
+    await until(() => answers(port), "the port answers without the daemon");
     await sleep(1200);
     const away = Date.now();
     await lab.start();
     const after = await inspect("writer");
     assert.deepEqual(after.State, before.State);
     assert.deepEqual(after.NetworkSettings, before.NetworkSettings);
-    assert.ok(await answers(port), "the port answers again");
+    await until(() => answers(port), "the port answers again");
     const ended = (await inspect("ender")).State;
     assert.deepEqual([ended.Status, ended.ExitCode], ["exited", 7]);
     assert.ok(Date.parse(ended.FinishedAt) < away, "the end is when it happened, not when it was learnt");
-    for (let tries = 0; (await call(lab, "GET", "/containers/remover/json")).status !== 404; tries += 1) {
-      assert.ok(tries < 100, "the --rm container stays");
-      await sleep(20);
-    }
+    await until(
+      async () => (await call(lab, "GET", "/containers/remover/json")).status === 404,
+      "the --rm container goes",
+    );
     assert.equal(await ok(lab, ["volume", "ls", "-q"]), "");
-    for (let tries = 0; Date.parse((await inspect("again")).State.StartedAt) < away; tries += 1) {
-      assert.ok(tries < 250, "restart always");
-      await sleep(20);
-    }
+    await until(async () => Date.parse((await inspect("again")).State.StartedAt) >= away, "restart always");
     assert.equal((await inspect("frozen")).State.Status, "paused");
     await ok(lab, ["unpause", "frozen"]);
     assert.equal(await ok(lab, ["exec", "frozen", "echo", "alive"]), "alive");
     assert.equal((await inspect("fresh")).State.Status, "created");
     assert.equal((await inspect("halted")).State.Status, "exited");
-    const lines = (await ok(lab, ["logs", "writer"]))
-      .split("\n")
-      .filter((line) => line !== "")
-      .map(Number);
-    assert.ok(lines.length > 50);
+    const written = async (): Promise<number[]> =>
+      (await ok(lab, ["logs", "writer"]))
+        .split("\n")
+        .filter((line) => line !== "")
+        .map(Number);
+    const known = (await written()).length;
+    await until(async () => (await written()).length > known + 50, "it writes on");
+    const lines = await written();
     assert.ok(
       lines.every((value, index) => value === index),
       "no line lost or doubled",
@@ -158,8 +158,7 @@ test("killed while containers start and exit: every one is whole afterwards, not
     }
     await ok(lab, ["rm", "-f", name]);
   }
-  await sleep(300);
-  assert.deepEqual(readdirSync(join(lab.execRoot, "containers")), []);
+  await until(() => readdirSync(join(lab.execRoot, "containers")).length === 0, "nothing is left");
 });
 
 test("a row whose directories were not made yet when the daemon died is a whole container", async () => {
