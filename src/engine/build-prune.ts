@@ -4,7 +4,7 @@ import { EngineError } from "#base/errors.ts";
 import type { BuildCache, CacheRecord } from "#builder/build-cache.ts";
 import type { LayerKey } from "#snapshot/snapshotter.ts";
 import { type Filters, invalidFilter, parseFilters, parseInstant } from "#wire/filters.ts";
-import type { CacheMounts } from "./build-cache-mounts.ts";
+import type { CacheMountStatus, CacheMounts } from "./build-cache-mounts.ts";
 import type { ImageService } from "./images.ts";
 
 export interface PruneCall {
@@ -67,12 +67,11 @@ export async function cacheUsage(parts: Parts): Promise<CacheUsage[]> {
     seen.add(record.layer.key);
     usage.push(usageOf(record, ofImages));
   }
-  return [...usage, ...(await mountUsage(parts))];
+  return [...usage, ...(await parts.cacheMounts.list()).map(mountUsage)];
 }
 
-async function mountUsage({ cacheMounts }: Parts): Promise<CacheUsage[]> {
-  const mounts = await cacheMounts.list();
-  return mounts.map(({ name, inUse, sizeBytes, createdAt, lastUsedNs }) => ({
+function mountUsage({ name, inUse, sizeBytes, createdAt, lastUsedNs }: CacheMountStatus): CacheUsage {
+  return {
     id: name.slice(0, idLength),
     type: "exec.cachemount",
     description: "cache mount",
@@ -82,7 +81,7 @@ async function mountUsage({ cacheMounts }: Parts): Promise<CacheUsage[]> {
     createdAt,
     lastUsedNs: String(lastUsedNs),
     uses: 0,
-  }));
+  };
 }
 
 const pruneFilters: ReadonlySet<string> = new Set([
@@ -139,7 +138,6 @@ export async function pruneBuildCache(
   const matches = matcher(parseFilters(call.filters, pruneFilters), images.context.clock.nowNs());
   const ofImages = imageLayers(parts);
   const mounts = await cacheMounts.list();
-  const usages = await mountUsage(parts);
   const ownBytes = (): number =>
     [...cache.layers()].reduce(
       (sum, key) => (ofImages.has(key) ? sum : sum + (images.context.snapshotter.sizeBytes(key) ?? 0)),
@@ -152,7 +150,7 @@ export async function pruneBuildCache(
   const goneMounts: typeof mounts = [];
   const candidates = [
     ...cache.byAge().map((record) => ({ record, usage: usageOf(record, ofImages) })),
-    ...mounts.map((mount, index) => ({ mount, usage: usages[index]! })),
+    ...mounts.map((mount) => ({ mount, usage: mountUsage(mount) })),
   ].sort((left, right) => (BigInt(left.usage.lastUsedNs) < BigInt(right.usage.lastUsedNs) ? -1 : 1));
   for (const candidate of candidates) {
     if (excess <= 0) break;
