@@ -25,6 +25,22 @@ function newLog(content: string): string {
   return path;
 }
 
+/** Generous: it only guards against waiting forever. */
+async function until(holds: () => boolean, what: string): Promise<void> {
+  for (const end = performance.now() + 20_000; !holds(); await sleep(1)) {
+    assert.ok(performance.now() < end, what);
+  }
+}
+
+/** Follows a log: what was read so far, and the end of it. */
+function following(path: string, ended: Promise<void>): { seen: string[]; done: Promise<void> } {
+  const seen: string[] = [];
+  const done = (async () => {
+    for await (const line of readLog(path, { ...all, follow: true, ended })) seen.push(line.line.toString());
+  })();
+  return { seen, done };
+}
+
 async function texts(path: string, options: Partial<LogOptions> = {}): Promise<string[]> {
   const result: string[] = [];
   for await (const line of readLog(path, { ...all, ...options })) result.push(line.line.toString());
@@ -113,31 +129,33 @@ test("lines on chunk borders are whole: random lengths through 600 kB", async ()
 test("follow gives what is appended at once and ends with the container", async () => {
   const path = newLog(entry("0\n"));
   const ended = Promise.withResolvers<void>();
-  const seen: string[] = [];
-  const reading = (async () => {
-    for await (const line of readLog(path, { ...all, follow: true, ended: ended.promise }))
-      seen.push(line.line.toString());
-  })();
-  await sleep(50);
-  assert.deepEqual(seen, ["0\n"]);
-  appendFileSync(path, entry("1\n").slice(0, 9));
-  appendFileSync(path, entry("1\n").slice(9));
-  const written = performance.now();
-  while (seen.length < 2) await sleep(1);
-  assert.ok(performance.now() - written < 200, "told by inotify, not by the poll");
-  appendFileSync(path, entry("2\n"));
+  const { seen, done } = following(path, ended.promise);
+  await until(() => seen.length === 1, "what is there");
+  // A poll would find each of these a whole period after the one before; a busy machine delays now and then.
+  let soonestMs = Number.POSITIVE_INFINITY;
+  for (let number = 1; number <= 5; number += 1) {
+    appendFileSync(path, entry(`${number}\n`).slice(0, 9));
+    appendFileSync(path, entry(`${number}\n`).slice(9));
+    const written = performance.now();
+    await until(() => seen.length === number + 1, "what is appended");
+    soonestMs = Math.min(soonestMs, performance.now() - written);
+  }
+  assert.ok(soonestMs < 200, "told by inotify, not by the poll");
+  appendFileSync(path, entry("6\n"));
   ended.resolve();
-  await reading;
-  assert.deepEqual(seen, ["0\n", "1\n", "2\n"]);
+  await done;
+  assert.deepEqual(seen, ["0\n", "1\n", "2\n", "3\n", "4\n", "5\n", "6\n"]);
 });
 
 test("follow goes on over rotation and truncation without losing or repeating an entry", async () => {
   const path = newLog(entry("0\n"));
   const ended = Promise.withResolvers<void>();
-  const reading = texts(path, { follow: true, ended: ended.promise });
+  const { seen, done } = following(path, ended.promise);
   const expected = ["0\n"];
   for (let number = 1; number <= 60; number += 1) {
     if (number % 10 === 0) {
+      // One rotated file is kept: whoever is two behind has lost something, here as with Docker.
+      await until(() => seen.length > number - 10, "the reader is no further behind");
       renameSync(path, `${path}.1`);
       writeFileSync(path, "");
     }
@@ -146,29 +164,32 @@ test("follow goes on over rotation and truncation without losing or repeating an
     if (number % 3 === 0) await sleep(15);
   }
   ended.resolve();
-  assert.deepEqual(await reading, expected);
+  await done;
+  assert.deepEqual(seen, expected);
 
   const again = Promise.withResolvers<void>();
   const single = newLog(entry("long enough to be longer than what follows\n"));
-  const following = texts(single, { follow: true, ended: again.promise });
-  await sleep(60);
+  const second = following(single, again.promise);
+  await until(() => second.seen.length === 1, "what is there");
   truncateSync(single, 0);
   appendFileSync(single, entry("new\n"));
-  await sleep(60);
+  await until(() => second.seen.length === 2, "what came after the truncation");
   again.resolve();
-  assert.deepEqual(await following, ["long enough to be longer than what follows\n", "new\n"]);
+  await second.done;
+  assert.deepEqual(second.seen, ["long enough to be longer than what follows\n", "new\n"]);
 });
 
 test("follow waits for a log that is not there yet, and ends on abort and on until", async () => {
   const path = join(mkdtempSync(join(root, "c-")), "late.log");
   assert.deepEqual(await texts(path), []);
   const ended = Promise.withResolvers<void>();
-  const reading = texts(path, { follow: true, ended: ended.promise });
+  const late = following(path, ended.promise);
   await sleep(30);
   writeFileSync(path, entry("late\n"));
-  await sleep(120);
+  await until(() => late.seen.length === 1, "what came late");
   ended.resolve();
-  assert.deepEqual(await reading, ["late\n"]);
+  await late.done;
+  assert.deepEqual(late.seen, ["late\n"]);
 
   const aborter = new AbortController();
   const seen: string[] = [];
@@ -181,19 +202,22 @@ test("follow waits for a log that is not there yet, and ends on abort and on unt
   const soon = BigInt(Date.now() + 300) * 1_000_000n;
   const started = performance.now();
   assert.deepEqual(await texts(path, { follow: true, untilNs: soon }), ["late\n"]);
-  assert.ok(performance.now() - started < 2000);
+  assert.ok(performance.now() - started < 20_000);
 });
 
 test("the tail of a large log is found from its end", async () => {
   const path = newLog("");
   const block = entry(`${"z".repeat(80)}\n`).repeat(20_000);
   for (let count = 0; count < 16; count += 1) appendFileSync(path, block);
-  const started = performance.now();
-  let lines = 0;
-  for await (const batch of readLogBatches(path, { ...all, tail: 100 })) lines += batch.length;
-  const tailMs = performance.now() - started;
-  assert.equal(lines, 100);
-  assert.ok(tailMs < 200, `tail took ${tailMs} ms`);
+  let tailMs = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 5; round += 1) {
+    const started = performance.now();
+    let lines = 0;
+    for await (const batch of readLogBatches(path, { ...all, tail: 100 })) lines += batch.length;
+    tailMs = Math.min(tailMs, performance.now() - started);
+    assert.equal(lines, 100);
+  }
+  assert.ok(tailMs < 100, `tail took ${tailMs} ms at best`);
 });
 
 test("a plain entry is parsed as JSON.parse would", () => {

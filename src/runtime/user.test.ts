@@ -144,7 +144,7 @@ test("files of the container are read beneath its root, regular ones only, withi
         );
         assert.throws(() => resolveUser(fd, { user: "canary", groupAdd: [] }), /unable to find user/, name);
       } else assert.throws(() => resolveUser(fd, { user: "", groupAdd: [] }), expected, name);
-      assert.ok(performance.now() - started < 1000, name);
+      assert.ok(performance.now() - started < 5000, name);
     });
   }
 });

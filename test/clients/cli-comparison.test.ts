@@ -22,7 +22,7 @@ interface Answer {
 const moving: readonly (readonly [RegExp, string])[] = [
   [/\b[0-9a-f]{64}\b/g, "<id>"],
   [/\b[0-9a-f]{12}\b/g, "<id>"],
-  [/(Less than a second|\d+ seconds?)( ago)? */g, "<seconds>"],
+  [/(Less than a second|About an? (minute|hour)|\d+ (second|minute|hour)s?)( ago)? */g, "<age>"],
   [/\b(\d+:){2}\d+\b/g, "<clock>"],
   [/0 +\d+ +(\d+) +\d+ +/g, "0 $1 "],
 ];

@@ -36,6 +36,7 @@ export const groups: readonly Group[] = [
       sh("run --rm -it busybox", "tty; stty size >/dev/null && echo sized; read line; echo got:$line", {
         terminal: true,
         stdin: "typed\n",
+        sorted: "the terminal's echo comes when the container gets the line, beside what it prints",
       }),
       step("run --nosuchflag busybox"),
       step("run"),
@@ -103,7 +104,7 @@ export const groups: readonly Group[] = [
       step("exec life /etc/passwd"),
       step("exec -i life cat", { stdin: "through exec\n" }),
       step("exec -it life tty", { terminal: true }),
-      step("exec -d life sleep 1"),
+      step("exec -d life sleep 100"),
       step("exec nosuchcontainer true"),
       step("top life", {}),
       step("pause life"),
@@ -297,7 +298,8 @@ export const groups: readonly Group[] = [
   {
     name: "events, formats and files",
     steps: [
-      sh("run --name ev --label team=blue busybox", "exit 3"),
+      // It ends when the restart has been told, whatever the machine is busy with.
+      sh("run --name ev --label team=blue busybox", "sleep 0.3; exit 3"),
       step("rename ev ev2"),
       step("restart -t 0 ev2"),
       step("wait ev2"),
@@ -348,7 +350,7 @@ export const groups: readonly Group[] = [
       step("run --rm --env-file /no/such/file busybox true"),
       step("run --rm --cidfile /etc/passwd busybox true"),
       step("run --rm --init --restart always busybox true"),
-      step("run -d --rm --name gone busybox sleep 2"),
+      step("run -d --rm --name gone busybox sleep 3"),
       step("wait gone"),
       // Its removal goes on while wait answers.
       step("run --rm busybox sleep 1"),

@@ -116,9 +116,10 @@ def events():
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    time.sleep(0.2)
     client.containers.run(image, ["true"], remove=True)
-    time.sleep(0.5)
+    deadline = time.monotonic() + 20
+    while "destroy" not in seen and time.monotonic() < deadline:
+        time.sleep(0.02)
     reader.close()
     for action in ("create", "start", "die", "destroy"):
         assert action in seen, seen

@@ -6,6 +6,7 @@ import Docker from "dockerode";
 import { busyboxLayout, pushLayout } from "../peers/images.ts";
 import { type PeerRegistry, startRegistry } from "../peers/registry.ts";
 import { startSkiffd, type TestDaemon } from "../peers/skiffd.ts";
+import { until } from "./real-lab.ts";
 
 interface EventMessage {
   readonly Type: string;
@@ -154,7 +155,7 @@ describe("dockerode", () => {
   test("a terminal: raw stream and resize", async () => {
     const container = await docker.createContainer({
       Image: image,
-      Cmd: ["sh", "-c", "sleep 0.3; stty size"],
+      Cmd: ["sh", "-c", 'until [ "$(stty size 2>/dev/null)" = "33 77" ]; do sleep 0.1; done; stty size'],
       Tty: true,
     });
     const stream = await container.attach({ stream: true, stdout: true, stderr: true, hijack: true });
@@ -208,7 +209,7 @@ describe("dockerode", () => {
     await container.start();
     await container.wait();
     await container.remove();
-    await sleep(300);
+    await until("the last event", () => seen.some(({ Action }) => Action === "destroy"));
     (stream as unknown as { destroy(): void }).destroy();
     const mine = seen.filter((event) => event.Actor.ID === container.id);
     assert.deepEqual(

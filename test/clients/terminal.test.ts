@@ -222,12 +222,23 @@ for (const [index, { name }] of clientPrograms.entries()) {
 
     test("two terminals on one container see the same, and the log has it once", async () => {
       await client.out("run", "-dit", "--name", "shared", "busybox", "sh");
-      const reader = drive(client, ["attach", "shared"], [["s2d\r\n", "type", detachKeys]]);
+      const reader = drive(
+        client,
+        ["attach", "shared"],
+        [
+          ["# ", "type", "touch /attached\n"],
+          ["s2d\r\n", "type", detachKeys],
+        ],
+      );
+      await until(
+        "the first is attached",
+        async () => (await client.run(["exec", "shared", "test", "-e", "/attached"])).code === 0,
+      );
       const writer = drive(
         client,
         ["attach", "shared"],
         [
-          ["# ", "type", "sleep 1; echo s$((1+1))d\n"],
+          ["# ", "type", "echo s$((1+1))d\n"],
           ["s2d\r\n", "type", detachKeys],
         ],
       );

@@ -126,7 +126,7 @@ function statusOf(
     const timer = setTimeout(() => {
       socket.destroy();
       reject(new Error(`no answer: ${method} ${target.slice(0, 200)}`));
-    }, 10_000);
+    }, 30_000);
     let text = "";
     const finish = (): void => {
       clearTimeout(timer);

@@ -206,7 +206,7 @@ test("events end at until, by themselves", async () => {
   const none = encodeURIComponent('{"type":["daemon"]}');
   assert.deepEqual(await events(`until=${until}&filters=${none}`), []);
   const took = performance.now() - start;
-  assert.ok(took > 250 && took < 3_000, `${took} ms`);
+  assert.ok(took > 250 && took < 20_000, `${took} ms`);
 });
 
 test("info and version have what clients read", async () => {

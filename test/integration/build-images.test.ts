@@ -45,7 +45,7 @@ async function assertNothingLeft(): Promise<void> {
     const files = existsSync(temporary) ? readdirSync(temporary) : [];
     const writable = readdirSync(join(daemon.dataRoot, "overlay2")).filter((name) => name.startsWith("w-"));
     if (containers.body?.length === 0 && files.length === 0 && writable.length === 0) return;
-    if (attempt > 50)
+    if (attempt > 300)
       assert.deepEqual(
         { containers: containers.body, files, writable },
         { containers: [], files: [], writable: [] },

@@ -302,5 +302,6 @@ test("stopping answers what is in flight and cuts streams", async () => {
   const start = performance.now();
   assert.equal(await daemon.stop(), 0);
   await cut;
-  assert.ok(performance.now() - start < 5_000);
+  // A stream that is waited for would never end.
+  assert.ok(performance.now() - start < 15_000);
 });

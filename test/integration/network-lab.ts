@@ -82,7 +82,7 @@ export async function openOutside(): Promise<Outside> {
 
 async function untilOtherNamespace(path: string): Promise<void> {
   const own = run("readlink", "/proc/self/ns/net");
-  for (let attempt = 0; attempt < 200; attempt += 1) {
+  for (let attempt = 0; attempt < 2000; attempt += 1) {
     try {
       if (run("readlink", path) !== own && run("readlink", path) !== "") return;
     } catch {
@@ -260,7 +260,7 @@ export function skiffTables(): string {
 }
 
 /** Asks until the answer is right or the time is up: kernel teardown and events are asynchronous. */
-export async function eventually(holds: () => boolean | Promise<boolean>, waitMs = 3000): Promise<boolean> {
+export async function eventually(holds: () => boolean | Promise<boolean>, waitMs = 15_000): Promise<boolean> {
   const deadline = performance.now() + waitMs;
   while (performance.now() < deadline) {
     if (await holds()) return true;

@@ -26,7 +26,7 @@ function swelling(megabytes: number): ScriptedImage {
 
 async function freeAgain(disk: SmallDisk, before: number): Promise<void> {
   // What was unpacked is deleted in the background.
-  for (let waited = 0; waited < 5000; waited += 50) {
+  for (let waited = 0; waited < 20_000; waited += 50) {
     if (before - disk.freeBytes() < 1024 * 1024) return;
     await sleep(50);
   }

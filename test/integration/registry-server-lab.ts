@@ -194,7 +194,7 @@ export class Client {
       const answer = await this.ask("PUT", `/manifests/${tag}`, { body, type: manifestType });
       if (answer.status === 201) return digestOf(body);
       const text = await answer.text();
-      assert.ok(tries < 30 && /BLOB_UNKNOWN/.test(text), `${answer.status} ${text}`);
+      assert.ok(tries < 300 && /BLOB_UNKNOWN/.test(text), `${answer.status} ${text}`);
     }
   }
 

@@ -206,7 +206,7 @@ for (const runtimeName of ["crun", "runc"]) {
         [
           "sh",
           "-c",
-          "cat /proc/1/cmdline | tr '\\0' ' '; (sleep 0.05 &); sleep 0.3; ps | grep -c '[Z] '; exit 7",
+          "cat /proc/1/cmdline | tr '\\0' ' '; (sleep 0.05 &); sleep 0.3; i=0; while ps | grep -q '[Z] ' && [ $i -lt 50 ]; do i=$((i+1)); sleep 0.1; done; ps | grep -c '[Z] '; exit 7",
         ],
         { runtimeName, init: true },
       );

@@ -189,7 +189,7 @@ describe("an exec's identity", () => {
   }
 
   it("sits in the container's cgroups and namespaces", async () => {
-    const process = await shim.exec(execLaunch(["sleep", "5"]), { attach: undefined });
+    const process = await shim.exec(execLaunch(["sleep", "500"]), { attach: undefined });
     const read = (pid: number): string =>
       readFileSync(`/proc/${pid}/cgroup`, "utf8")
         .split("\n")

@@ -189,7 +189,7 @@ export class Rig implements AsyncDisposable {
   }
 
   /** What containers of this rig have left on the host. Only this rig's: other tests may run beside it. */
-  async leftOver(settleMs = 3000): Promise<string[]> {
+  async leftOver(settleMs = 10_000): Promise<string[]> {
     const deadline = performance.now() + settleMs;
     for (;;) {
       const found = [...this.#mounts(), ...this.#cgroups(), ...this.#processes(), ...this.#files()];
@@ -339,7 +339,7 @@ export async function runToEnd(
 }
 
 /** Waits until a condition holds; fails after `timeoutMs`. */
-export async function until(condition: () => boolean, what: string, timeoutMs = 5000): Promise<void> {
+export async function until(condition: () => boolean, what: string, timeoutMs = 20_000): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
