@@ -78,8 +78,8 @@ export interface ContainerDocument {
    * one at its start removes it. Absent once the container is kept.
    */
   buildStep?: "runs" | "idle";
-  /** The other container of NetworkMode container:X, by id. */
-  readonly networkContainer: string;
+  /** The other container of NetworkMode container:X, by id; empty until a start where it was not there at create. */
+  networkContainer: string;
 }
 
 export function freshState(): ContainerState {

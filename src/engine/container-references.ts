@@ -6,8 +6,13 @@ import type { ContainerTable } from "./container-table.ts";
 
 const prefix = "container:";
 
-/** The other container of a `container:x` mode, or undefined for another mode. */
+/** The other container of a `container:x` mode, or undefined for another mode. `notFound` when it is not there. */
 export function containerOfMode(table: ContainerTable, mode: string): Container | undefined {
+  if (!mode.startsWith(prefix)) return undefined;
+  return table.resolve(mode.slice(prefix.length));
+}
+
+function checkedAtCreate(table: ContainerTable, mode: string): Container | undefined {
   if (!mode.startsWith(prefix)) return undefined;
   const reference = mode.slice(prefix.length);
   const found = table.lookup(reference);
@@ -18,16 +23,21 @@ export function containerOfMode(table: ContainerTable, mode: string): Container 
   return found;
 }
 
-/** Checks the modes of `host` and replaces names by ids in place, so that a rename breaks nothing. */
+/**
+ * Checks the modes of `host` and replaces names by ids in place, so that a rename breaks nothing. The container of a
+ * network mode need not be there yet: Docker looks for it at the start.
+ */
 export function resolveModes(
   table: ContainerTable,
   host: HostConfig,
 ): { networkContainer: Container | undefined } {
-  const networkContainer = containerOfMode(table, host.NetworkMode);
+  const networkContainer = host.NetworkMode.startsWith(prefix)
+    ? table.lookup(host.NetworkMode.slice(prefix.length))
+    : undefined;
   if (networkContainer !== undefined) host.NetworkMode = prefix + networkContainer.id;
-  const ipc = containerOfMode(table, host.IpcMode);
+  const ipc = checkedAtCreate(table, host.IpcMode);
   if (ipc !== undefined) host.IpcMode = prefix + ipc.id;
-  const pid = containerOfMode(table, host.PidMode);
+  const pid = checkedAtCreate(table, host.PidMode);
   if (pid !== undefined) host.PidMode = prefix + pid.id;
   return { networkContainer };
 }

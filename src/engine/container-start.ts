@@ -13,6 +13,7 @@ import { type EarlySandbox, takeEarly } from "./container-early.ts";
 import { writeStartFiles } from "./container-files.ts";
 import { connectWaiting } from "./container-io.ts";
 import { attachNetwork, connectAttachment, prepareWithPorts, releaseNetwork } from "./container-network.ts";
+import { containerOfMode } from "./container-references.ts";
 import { fillVolumes, makeBindSources, publishVolumeMounts } from "./container-volumes.ts";
 import { requireNext } from "./transitions.ts";
 
@@ -132,10 +133,12 @@ async function prepare(
   undo.defer(() => rm(runDir, { recursive: true, force: true }));
   undo.defer(() => releaseNetwork(ctx, container));
   if (early !== undefined) return adoptEarly(ctx, container, early, undo);
+  const { document } = container;
+  document.networkContainer = containerOfMode(ctx.table, document.hostConfig.NetworkMode)?.id ?? "";
   await Promise.all([
     attachNetwork(ctx, container),
     mkdir(runDir, { recursive: true, mode: 0o700 }),
-    makeBindSources(container.document.mounts),
+    makeBindSources(document.mounts),
   ]);
   // The files of an earlier daemon's life may be gone; those of this one's are there, and only their text changes.
   if (!container.writtenFiles.has("hosts")) await writeStartFiles(ctx, container);

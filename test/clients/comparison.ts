@@ -104,6 +104,21 @@ export const newerWordings: readonly Normalisation[] = [
     pattern: /(, \[::\]:\d+->\d+\/\w+|^(\d+\/\w+ -> )?\[::\]:\d+\n)/gm,
     replacement: "",
   },
+  {
+    why: "the same as Docker's client 20.10 writes it",
+    pattern: /(, :::\d+->\d+\/\w+|^(\d+\/\w+ -> )?:::\d+\n)/gm,
+    replacement: "",
+  },
+  {
+    why: "Docker's client 20.10 says now and then that it no longer waits for a container that never began",
+    pattern: /^time="<time>" level=error msg="error waiting for container: context canceled"\n/gm,
+    replacement: "",
+  },
+  {
+    why: "refused at the start, not at create (docs/SCOPE.md): only Docker's client 20.10 tells the two apart",
+    pattern: /(Cannot mkdir: \S+ is not a directory\.)\nSee 'docker run --help'\.$/gm,
+    replacement: "$1",
+  },
   { why: "util-linux script shows the end of its own input", pattern: /\^@|\^D[\b]*/g, replacement: "" },
 ];
 

@@ -8,6 +8,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { leftOver } from "../peers/left-over.ts";
+import { olderDockerClient } from "../peers/peer-cache.ts";
 import { type Client, clientPrograms, createClient } from "./real-lab.ts";
 import { TextTemplates } from "./text-template.ts";
 import { centosIdentity, openWalkthroughLab, type WalkthroughLab } from "./walkthrough-lab.ts";
@@ -267,7 +268,7 @@ docker.io/hainiu/httpd:1.0`,
       await refuses(
         ["run", "--name", "web", "hainiu/httpd:1.0"],
         125,
-        `docker: ${taken}\n\nRun 'docker run --help' for more information`,
+        `docker: ${taken}\n${client.program === "docker" && olderDockerClient() !== false ? "See 'docker run --help'." : "\nRun 'docker run --help' for more information"}`,
       );
       await says(
         ["ps", "-a"],
