@@ -20,8 +20,9 @@ let next = 0;
 
 const timing = {
   ...defaultTiming,
-  headersMs: 1500,
-  idleMs: 700,
+  // Far longer than a busy machine keeps an honest registry silent.
+  headersMs: 10_000,
+  idleMs: 2000,
   backoffMs: 10,
   backoffMaxMs: 40,
   attemptsMax: 3,
