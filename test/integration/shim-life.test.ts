@@ -11,6 +11,7 @@ import { RuntimeStartError } from "#runtime/runtime-start-error.ts";
 import type { ShimHost } from "#runtime/shim.ts";
 import { FrameWriter, frameTypes, protocolVersion, tags } from "#runtime/shim-protocol.ts";
 import { connectUnix, firstFrame, openWithFrame } from "#runtime/shim-socket.ts";
+import { freePort } from "../peers/registry.ts";
 import {
   allStreams,
   cgroupMounts,
@@ -227,7 +228,7 @@ describe("a start that fails", () => {
 
 describe("published ports", () => {
   it("are held for the container's life and given back", async () => {
-    const probe = createServer().listen(0, "127.0.0.1");
+    const probe = createServer().listen(await freePort(), "127.0.0.1");
     await once(probe, "listening");
     const address = probe.address();
     assert.ok(address !== null && typeof address === "object");
