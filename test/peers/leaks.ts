@@ -149,7 +149,7 @@ export async function snapshotHost(): Promise<HostState> {
 }
 
 /** What is there now and was not before; waits up to `settleMs`, since namespaces and cgroups go a little after their last process. */
-export async function leakReport(before: HostState, settleMs = 5000): Promise<string[]> {
+export async function leakReport(before: HostState, settleMs = 15_000): Promise<string[]> {
   const deadline = performance.now() + settleMs;
   for (;;) {
     const now = await snapshotHost();
@@ -237,7 +237,7 @@ export function objectsOf(identity: DaemonIdentity): string[] {
 }
 
 /** `objectsOf` when it is empty or has not become so within `settleMs`. */
-export async function objectsLeft(identity: DaemonIdentity, settleMs = 5000): Promise<string[]> {
+export async function objectsLeft(identity: DaemonIdentity, settleMs = 15_000): Promise<string[]> {
   const deadline = performance.now() + settleMs;
   for (;;) {
     const found = objectsOf(identity);

@@ -123,7 +123,7 @@ export interface LeftOverOptions {
  */
 export async function leftOver(
   daemon: TestDaemon,
-  { settleMs = 4000, partialsMayStay = false }: LeftOverOptions = {},
+  { settleMs = 15_000, partialsMayStay = false }: LeftOverOptions = {},
 ): Promise<string[]> {
   const deadline = performance.now() + settleMs;
   for (;;) {
