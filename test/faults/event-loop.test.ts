@@ -16,7 +16,10 @@ import { type IdleLoop, startIdleLoop } from "./idle-loop.ts";
  * and more than a thousand clients hold connections that they never read from. Measured by the daemon itself (`--debug`).
  */
 const p99MsMax = 20;
-/** An idle process's p99 on a machine that has processors to spare. Where others take them, what it suffers is added. */
+/**
+ * An idle process's p99 on a machine that has processors to spare. Where others take them, what it suffers is added twice: it
+ * only waits to be woken, the daemon's turns are interrupted besides.
+ */
 const quietMs = 5;
 /** What 1,020 connections may hold when their readers have just stalled: Node reads and writes in pieces of 64 KiB. */
 const onsetBytesMax = 1_020 * 256 * 1024;
@@ -120,7 +123,7 @@ describe("the daemon under load", () => {
     const ms = performance.now() - started;
     const delay = await loopDelay();
     const idleMs = await idle.p99Ms();
-    const limitMs = idleMs <= quietMs ? p99MsMax : p99MsMax + idleMs;
+    const limitMs = idleMs <= quietMs ? p99MsMax : p99MsMax + 2 * idleMs;
     const growth = most - residentBefore;
     console.log(
       `${what}: ${ms.toFixed(0)} ms; event loop p50 ${delay.p50Ms}, p99 ${delay.p99Ms}, max ${delay.maxMs} ms of ` +
