@@ -279,7 +279,8 @@ test("a client that breaks off an upload, or an attach, that nobody reads harms 
   ]) {
     const socket = connect({ path: socketPath });
     socket.on("error", () => {});
-    socket.write(head);
+    // Sent for certain: what is destroyed while it connects sends nothing.
+    await new Promise((resolve) => socket.write(head, resolve));
     await sleep(20);
     socket.destroy();
   }
