@@ -318,11 +318,11 @@ export const groups: readonly Group[] = [
       step("rm ev2"),
       // The client counts in whole seconds: what is asked for must lie before the current one.
       step("run --rm busybox sleep 1.1"),
-      step("events --since 1m --until 0s --filter container=ev2 --format {{.Type}}|{{.Action}}"),
+      step("events --since 10m --until 0s --filter container=ev2 --format {{.Type}}|{{.Action}}"),
       step(
-        "events --since 1m --until 0s --filter label=team=blue --filter event=die --format {{.Actor.Attributes.exitCode}}|{{.Actor.Attributes.image}}|{{.Status}}|{{.From}}",
+        "events --since 10m --until 0s --filter label=team=blue --filter event=die --format {{.Actor.Attributes.exitCode}}|{{.Actor.Attributes.image}}|{{.Status}}|{{.From}}",
       ),
-      step("events --since 1m --until 0s --filter type=nosuch"),
+      step("events --since 10m --until 0s --filter type=nosuch"),
       step("version --format {{.Server.Os}}/{{.Server.Arch}}"),
       step("version --format {{.Nosuch}}"),
       step(
