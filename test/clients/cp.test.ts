@@ -66,7 +66,7 @@ describe("cp, with both clients", () => {
 
   function run(client: string, words: readonly string[], input?: Buffer): string {
     const env = { ...process.env, DOCKER_HOST: `unix://${lab.socket}` };
-    const options = { cwd: join(home, "work"), env, killSignal: "SIGKILL", timeout: 30_000 } as const;
+    const options = { cwd: join(home, "work"), env, killSignal: "SIGKILL", timeout: 60_000 } as const;
     const ran = spawnSync(client, words, { ...options, ...(input === undefined ? {} : { input }) });
     // Docker's client logs that it was interrupted when it refuses a copy that it had begun to pack.
     const errors = ran.stderr.toString().replaceAll(/^time=".*\n/gm, "");

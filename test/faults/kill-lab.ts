@@ -157,7 +157,7 @@ export class KillLab implements AsyncDisposable {
 
   /** Asks again until there is an answer; 20 s at most. */
   async until<T>(what: string, ask: () => Promise<T | undefined>): Promise<T> {
-    for (const deadline = performance.now() + 20_000; ; await sleep(20)) {
+    for (const deadline = performance.now() + 60_000; ; await sleep(20)) {
       const found = await ask();
       if (found !== undefined) return found;
       assert.ok(performance.now() < deadline, `waited in vain for ${what}`);

@@ -17,7 +17,7 @@ test.after(() => daemon[Symbol.asyncDispose]());
 async function docker(...args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   try {
     const { stdout, stderr } = await run("docker", ["-H", daemon.host, ...args], {
-      timeout: 20_000,
+      timeout: 60_000,
       killSignal: "SIGKILL",
     });
     return { code: 0, stdout, stderr };

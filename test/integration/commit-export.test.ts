@@ -29,7 +29,7 @@ const execute = promisify(execFile);
 
 async function run(...args: string[]): Promise<string> {
   const environment = { ...process.env, DOCKER_HOST: daemon.host, DOCKER_CONFIG: daemon.home };
-  const { stdout } = await execute(skiff, args, { env: environment, timeout: 30_000, maxBuffer: 2 ** 26 });
+  const { stdout } = await execute(skiff, args, { env: environment, timeout: 60_000, maxBuffer: 2 ** 26 });
   return stdout.trim();
 }
 

@@ -63,7 +63,7 @@ export async function openLab(): Promise<ContainerLab> {
       log += chunk.toString("utf8");
     });
     daemon = child;
-    for (const deadline = Date.now() + 20_000; ; await sleep(20)) {
+    for (const deadline = Date.now() + 60_000; ; await sleep(20)) {
       if (child.exitCode !== null || Date.now() > deadline) throw new Error(`skiffd did not start:\n${log}`);
       const answer = await call({ socket }, "GET", "/_ping").catch(() => undefined);
       if (answer?.status !== 200) continue;

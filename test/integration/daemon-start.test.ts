@@ -34,7 +34,7 @@ interface Outcome {
 
 /** A start that ends by itself: a question, or a refusal. */
 function run(...args: readonly string[]): Outcome {
-  const { status, stdout, stderr } = spawnSync(skiffd, args, { encoding: "utf8", timeout: 20_000 });
+  const { status, stdout, stderr } = spawnSync(skiffd, args, { encoding: "utf8", timeout: 60_000 });
   return { status, stdout, stderr };
 }
 
@@ -75,7 +75,7 @@ function marksOf(home: string, dataRoot: string): string[] {
 function docker(host: string, ...args: readonly string[]): Outcome {
   const { status, stdout, stderr } = spawnSync("docker", ["-H", host, ...args], {
     encoding: "utf8",
-    timeout: 20_000,
+    timeout: 60_000,
     killSignal: "SIGKILL",
   });
   return { status, stdout, stderr };
@@ -111,7 +111,7 @@ test("without root it says so", () => {
     uid: 65534,
     gid: 65534,
     env: { PATH: process.env["PATH"], HOME: home.path, NODE_COMPILE_CACHE: join(home.path, "cache") },
-    timeout: 20_000,
+    timeout: 60_000,
   });
   assert.equal(refusal(outcome), "skiffd: skiffd needs to be started with root privileges");
   assert.equal(existsSync(join(home.path, "data")), false);

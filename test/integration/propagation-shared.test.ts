@@ -24,7 +24,7 @@ function onHost(...command: readonly string[]): string {
 }
 
 function docker(...args: readonly string[]): { status: number | null; stdout: string; stderr: string } {
-  const done = spawnSync("docker", ["-H", daemon.host, ...args], { encoding: "utf8", timeout: 30_000 });
+  const done = spawnSync("docker", ["-H", daemon.host, ...args], { encoding: "utf8", timeout: 60_000 });
   return { status: done.status, stdout: done.stdout.trim(), stderr: done.stderr.trim() };
 }
 

@@ -44,7 +44,7 @@ export async function serve(folder: string, ...flags: string[]): Promise<Served>
   const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
   const log = (): string => readFileSync(at("err"), "utf8");
   const logged = async (text: string): Promise<void> => {
-    const deadline = performance.now() + 20_000;
+    const deadline = performance.now() + 60_000;
     while (!log().includes(text)) {
       assert.equal(child.exitCode, null, log());
       assert.ok(performance.now() < deadline, `no ${text} in ${log()}`);

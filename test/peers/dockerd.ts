@@ -105,7 +105,7 @@ export async function startDockerd(
     rmSync(home, { recursive: true, force: true });
   };
   try {
-    await waitForPing(socket, child, 30_000);
+    await waitForPing(socket, child, 60_000);
   } catch (error) {
     const text = readFileSync(join(home, "log"), "utf8").slice(-3000);
     await stop();

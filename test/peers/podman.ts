@@ -51,7 +51,7 @@ export async function startPodman(insecureRegistries: readonly string[]): Promis
     stdio: ["ignore", log, log],
   });
   try {
-    await waitForPing(socket, child, 20_000);
+    await waitForPing(socket, child, 60_000);
   } catch (error) {
     child.kill("SIGKILL");
     const text = readFileSync(join(home, "log"), "utf8").slice(-2000);

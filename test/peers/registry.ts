@@ -74,7 +74,7 @@ export async function startRegistry(
     }
     rmSync(home, { recursive: true, force: true });
   };
-  const deadline = performance.now() + 15_000;
+  const deadline = performance.now() + 60_000;
   while (!listens(options.netnsOf ?? child.pid!, port)) {
     if (child.exitCode !== null || performance.now() > deadline) {
       const text = readFileSync(join(home, "log"), "utf8");

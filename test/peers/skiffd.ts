@@ -78,7 +78,7 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
       stdio: ["ignore", log, log],
     });
     try {
-      await waitForPing(socket, state.child, 20_000);
+      await waitForPing(socket, state.child, 60_000);
       // Restarted helpers are found by what they hold.
       children.push(...childrenOf(state.child.pid!));
     } catch (error) {
