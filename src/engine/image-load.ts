@@ -2,7 +2,6 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { detectBytes, detectCompression } from "#archive/compression.ts";
 import { chainIds, type DiffId, type Digest, type ImageId } from "#base/digest.ts";
 import { EngineError, messageOf } from "#base/errors.ts";
 import { shortId } from "#base/ids.ts";
@@ -17,7 +16,7 @@ import { type Descriptor, mediaTypes, type Platform } from "#wire/oci-image.ts";
 import { familiarString } from "#wire/reference.ts";
 import { type ImageContext, imageEvent, type Report } from "./image-context.ts";
 import { holdImage, withKnownBlob } from "./image-make.ts";
-import { layerMediaTypes, pour } from "./layer-import.ts";
+import { archiveType, inOwnForm, otherArchive, pour } from "./layer-import.ts";
 
 export interface LoadRequest {
   readonly body: AsyncIterable<Uint8Array>;
@@ -161,8 +160,7 @@ async function mediaTypeOf(descriptor: Descriptor, diffId: DiffId, path: string)
     return descriptor.mediaType;
   }
   await using file = await open(path, "r");
-  const { buffer } = await file.read(Buffer.alloc(detectBytes), 0, detectBytes, 0);
-  return layerMediaTypes[detectCompression(buffer)];
+  return await archiveType(file);
 }
 
 /** Archives of layers go to the content store, as if they had been downloaded. */
@@ -183,8 +181,8 @@ async function adoptLayers(
 }
 
 /**
- * A plain archive is kept only where packing the layer again gives other bytes; what is not named by the image's row goes
- * with the hold.
+ * A plain archive is kept only where packing the layer again gives other bytes, one in no form of layers never; what is not
+ * named by the image's row goes with the hold.
  */
 async function settleBlob(
   ctx: ImageContext,
@@ -195,6 +193,13 @@ async function settleBlob(
   const { diffId, chainId, key, sizeBytes, blobDigest, blobSizeBytes = 0 } = layer;
   if (blobDigest === undefined) return await withKnownBlob(ctx, layer, hold);
   const bare = { diffId, chainId, key, sizeBytes };
+  if (layer.mediaType === otherArchive) {
+    const known = await withKnownBlob(ctx, bare, hold);
+    if (known.blobDigest !== undefined) return known;
+    const blob = await inOwnForm(ctx, layer, ctx.content.pathOf(blobDigest), hold, signal);
+    if (blob === undefined) return known;
+    return { ...bare, blobDigest: blob.digest, blobSizeBytes: blob.sizeBytes, mediaType: blob.mediaType };
+  }
   if ((blobDigest as string) !== diffId) return layer;
   const packed = await ctx.snapshotter.pack(key, { signal });
   return { ...(packed.diffId === diffId ? bare : layer), diffSizeBytes: blobSizeBytes };

@@ -39,7 +39,7 @@ interface RemoveJob {
 /** A finished layer as a tar, measured and perhaps compressed (pack-job.ts). */
 export interface PackJob {
   readonly kind: "pack";
-  /** A layer's directory, or a plain tar. */
+  /** A layer's directory, or an archive in any of the forms that are read. */
   readonly source: { readonly directory: string } | { readonly path: string };
   /** File to be made, gzip compressed; undefined: only the sums. */
   readonly output?: string;

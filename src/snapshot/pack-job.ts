@@ -1,11 +1,13 @@
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
+import { DetectingDecompressor } from "#archive/compression.ts";
 import { GzipWriter } from "#archive/gzip-write.ts";
 import { EngineError } from "#base/errors.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
 import { MemberGzip } from "#sys/gzip-members.ts";
 import { startWriteback } from "#sys/statfs.ts";
+import { openArchive } from "./archive-format.ts";
 import { controlCells, type PackJob, type PackOutcome } from "./layer-job.ts";
 import { writeTreeTar } from "./tree-tar.ts";
 
@@ -55,12 +57,14 @@ function readSource({ source }: PackJob, take: (chunk: Uint8Array) => void): voi
   }
   const fd = openSync(source.path, "r");
   const buffer = Buffer.allocUnsafeSlow(chunkBytes);
+  using archive = new DetectingDecompressor((head) => openArchive(head, take));
   try {
     for (;;) {
       const size = readSync(fd, buffer, 0, chunkBytes, null);
-      if (size === 0) return;
-      take(buffer.subarray(0, size));
+      if (size === 0) break;
+      archive.push(buffer.subarray(0, size));
     }
+    archive.finish();
   } finally {
     closeSync(fd);
   }

@@ -141,7 +141,7 @@ export interface Snapshotter {
    */
   layerTar(key: LayerKey, options?: { signal?: AbortSignal }): Readable;
   /**
-   * DiffID and length of a layer's tar, packed again or read from a plain tar file; with `output` (a file to be made) also
+   * DiffID and length of a layer's tar, packed again or read from an archive in a file; with `output` (a file to be made) also
    * gzip compressed. In a worker.
    */
   pack(

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import {
   closeSync,
   existsSync,
@@ -391,6 +391,8 @@ test("no decompressor found through PATH is ever run", async () => {
   ];
   for (const name of names)
     writeFileSync(join(directory, name), `#!/bin/sh\ntouch ${marker}\n`, { mode: 0o755 });
+  const tar = tarOf([{ path: "a", content: "1" }]);
+  const foreign = ["xz", "bzip2"].map((program) => execFileSync(program, ["-c"], { input: tar }));
   const path = process.env["PATH"];
   process.env["PATH"] = `${directory}${delimiter}${path}`;
   try {
@@ -398,17 +400,11 @@ test("no decompressor found through PATH is ever run", async () => {
     assert.ok(existsSync(marker), "naive: asked the PATH");
     rmSync(marker);
     await withSnapshotter(async (apply) => {
-      const tar = tarOf([{ path: "a", content: "1" }]);
-      await apply(tar);
-      await apply(gzipSync(tar));
-      await assert.rejects(apply(Buffer.from("BZh91AY&SY0000000000")), {
-        code: "unsupported-compression",
-        message: /bzip2/,
-      });
-      await assert.rejects(apply(Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 0, 0, 0, 0, 0])), {
-        code: "unsupported-compression",
-        message: /xz/,
-      });
+      for (const archive of [tar, gzipSync(tar), ...foreign]) await apply(archive);
+      for (const archive of foreign) {
+        await assert.rejects(apply(archive.subarray(0, 60)), { code: "bad-compression" });
+      }
+      await assert.rejects(apply(Buffer.from("LZIP\u0001000000000")), { code: "unsupported-compression" });
     });
     assert.equal(existsSync(marker), false);
   } finally {
