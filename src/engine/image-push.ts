@@ -25,7 +25,7 @@ import {
 } from "#wire/reference.ts";
 import { type ImageContext, imageEvent, type Report } from "./image-context.ts";
 import { holdImage } from "./image-make.ts";
-import { type ImageManifest, keptManifest, newManifest, ociLayerType } from "./image-manifest.ts";
+import { type ImageManifest, knownManifest, newManifest, ociLayerType } from "./image-manifest.ts";
 
 export interface PushRequest {
   /** A repository, or a name with its tag. */
@@ -145,7 +145,7 @@ class Push {
     const { ctx, repository, report, signal } = this.#job;
     await using hold = ctx.images.bytes.hold();
     await holdImage(ctx, image, hold);
-    const kept = await this.#manifestToKeep(image);
+    const kept = await this.#manifestToKeep(image, hold);
     const layers = await this.#layers(image, kept, hold);
     const { manifest, bytes, mediaType } = kept ?? (await newManifest(ctx, image, layers));
     await repository.blob(await this.#config(image, manifest.config), { signal });
@@ -160,11 +160,28 @@ class Push {
    * A manifest from an archive whose layers are not compressed is not what a registry should hold; one that came from a
    * registry goes back as it is.
    */
-  async #manifestToKeep(image: Image): Promise<ImageManifest | undefined> {
+  async #manifestToKeep(image: Image, hold: Hold): Promise<ImageManifest | undefined> {
     const { ctx } = this.#job;
-    const kept = await keptManifest(ctx, image);
-    const isPlain = kept?.manifest.layers.some(({ mediaType }) => mediaType.endsWith(".tar")) === true;
-    return isPlain && ctx.images.digestsOf(image.id).length === 0 ? undefined : kept;
+    const known = await knownManifest(ctx, image);
+    if (known === undefined) return undefined;
+    const { layers } = known.manifest;
+    const isPlain = layers.some(({ mediaType }) => mediaType.endsWith(".tar"));
+    if (isPlain && ctx.images.digestsOf(image.id).length === 0) return undefined;
+    const found = await Promise.all(
+      layers.map(({ digest }, index) => this.#canKeep(image.layers[index]!, digest, hold)),
+    );
+    return found.every(Boolean) ? known : undefined;
+  }
+
+  /**
+   * Whether a layer can be had as the manifest names it. One that was here before the image came was not fetched: then the
+   * registry may have it, or packing gives the same bytes again, as it does where the layer was first pushed from here.
+   */
+  async #canKeep(layer: ImageLayer, digest: Digest, hold: Hold): Promise<boolean> {
+    const { ctx, repository, signal } = this.#job;
+    if (await ctx.content.has(digest)) return true;
+    if (await repository.hasBlob(digest, signal)) return true;
+    return (await ctx.packer.pack(layer, hold, signal)).digest === digest;
   }
 
   /** All layers, several at a time; the first failure stops the others. */
@@ -268,10 +285,24 @@ class Push {
       await ctx.content.sync();
     }
     const name = { reference: withDigest(repositoryOf(target), digest), digest };
+    const here = new Set<Digest>();
+    for (const layer of manifest.layers) if (await ctx.content.has(layer.digest)) here.add(layer.digest);
     await ctx.images.update(image.id, [name], (now) =>
-      isNew ? withPacked(now, manifest.layers, digest) : now,
+      isNew ? withPacked(now, manifest.layers, digest) : withBlobs(now, manifest.layers, here),
     );
   }
+}
+
+/** Layers that had no archive have one now, where it was made again for this push. */
+function withBlobs(image: Image, layers: readonly Descriptor[], here: ReadonlySet<Digest>): Image {
+  return {
+    ...image,
+    layers: image.layers.map((layer, index) => {
+      const { digest, size, mediaType } = layers[index]!;
+      if (layer.blobDigest !== undefined || !here.has(digest)) return layer;
+      return { ...layer, blobDigest: digest, blobSizeBytes: size, mediaType };
+    }),
+  };
 }
 
 function withPacked(image: Image, layers: readonly Descriptor[], manifestDigest: Digest): Image {
