@@ -338,6 +338,29 @@ describe("files of containers", () => {
     await ok(lab, ["rm", "-f", "swap"]);
   });
 
+  test("a link that another container swaps in a shared volume never moves what is read-only", async () => {
+    const fixed = mkdtempSync(join(tmpdir(), "skiff-fixed-"));
+    writeFileSync(join(fixed, "from-host"), "host\n");
+    const swap =
+      "mkdir -p /vol/one/x /vol/two/x; (cd /vol; while :; do for to in one two; do ln -s $to new; mv -T new way; done; done) & until [ -L /vol/way ]; do :; done";
+    await running("swapper", swap, "-v", "swapped:/vol");
+    const mounts = ["-v", "swapped:/vol", "-v", `${fixed}:/vol/way/x:ro`];
+    await ok(lab, ["create", "--name", "stopped", ...mounts, "busybox", "true"]);
+    const link = (to: string): Wanted[] => [
+      { path: "l", type: "symlink", link: `/vol/${to}/x` },
+      { path: "l/planted", content: "1" },
+    ];
+    for (let round = 0; round < 20; round += 1) {
+      const { status, message } = await put("stopped", "/tmp", link(round % 2 === 0 ? "one" : "two"));
+      // Where the bind went to the other directory, this one is the volume's own.
+      if (status !== 200) assert.match(message, /read-only file system/);
+    }
+    assert.deepEqual(readdirSync(fixed), ["from-host"]);
+    await ok(lab, ["rm", "-fv", "swapper", "stopped"]);
+    await ok(lab, ["volume", "rm", "swapped"]);
+    rmSync(fixed, { recursive: true });
+  });
+
   /** Begins a copy and stops reading or sending; gives what ends it. */
   function stalled(
     method: "GET" | "PUT",
