@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { constants, fsyncSync, mkdirSync } from "node:fs";
 import { basename, dirname } from "node:path";
+import { ChunkSink } from "#archive/chunk-sink.ts";
 import { TarReader } from "#archive/tar-read.ts";
 import { type ByteString, bytesOfText } from "#base/byte-string.ts";
 import { openBytesBeneath, openRoot } from "#sys/beneath.ts";
@@ -25,8 +26,16 @@ export type DeriveSource =
   | { readonly kind: "directory"; readonly path: string; readonly chown: string; readonly mtimeNs: string }
   /** Several layers as one; their directories, top first. */
   | { readonly kind: "squash"; readonly layers: readonly string[] }
-  /** A container's writable layer. `omit`: mount targets that its start made, absolute. */
-  | { readonly kind: "upper"; readonly directory: string; readonly omit: readonly string[] };
+  /**
+   * A container's writable layer. `omit`: mount targets that its start made, absolute. `still`: its processes have ended or
+   * are frozen.
+   */
+  | {
+      readonly kind: "upper";
+      readonly directory: string;
+      readonly omit: readonly string[];
+      readonly still?: boolean;
+    };
 
 /** Makes a layer of local files in one go: it is applied while it is written, and its tar is never stored. */
 export interface DeriveJob {
@@ -109,12 +118,13 @@ function fromUpper(
       below: below.layers,
       ...(mtimeNsMax === undefined ? {} : { mtimeNsMax }),
       omit: new Set(source.omit.map((path) => bytesOfText(path.replace(/^\/+/, "")))),
+      ...(source.still === undefined ? {} : { still: source.still }),
     };
-    const write = (chunk: Uint8Array): void => {
+    const sink = sinkOf((chunk) => {
       sums.add(chunk);
       tar.push(chunk);
-    };
-    writeTreeTar(upperFd, write, options);
+    });
+    writeTreeTar(upperFd, sink, options);
   } finally {
     closeFd(upperFd);
   }
@@ -136,8 +146,20 @@ function fromEntries(
   else writeDirectory(source.path, source.chown, BigInt(source.mtimeNs), entries);
   const { sizeBytes } = applier.complete();
   const sums = new TarSums(checkAborted);
-  writeTreeTar(rootFd, (chunk) => sums.add(chunk), { below: "anything" });
+  const sink = sinkOf((chunk) => sums.add(chunk));
+  writeTreeTar(rootFd, sink, { below: "anything", still: true });
   return { ...sums.result(), sizeBytes, usedBelow: false, isEmpty: output.isEmpty };
+}
+
+const chunkBytes = 1024 * 1024;
+
+/** `take` gets chunks that are valid only during the call. */
+function sinkOf(take: (chunk: Buffer) => void): ChunkSink {
+  const chunk = Buffer.allocUnsafeSlow(chunkBytes);
+  return new ChunkSink(
+    () => chunk,
+    (bytes) => take(chunk.subarray(0, bytes)),
+  );
 }
 
 class TarSums {

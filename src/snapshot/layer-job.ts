@@ -20,6 +20,7 @@ export type LayerJob =
   | { readonly kind: "changes"; readonly upper: string; readonly below: readonly string[] }
   | BundleJob
   | PackJob
+  | PackHelpJob
   | ContextJob
   | CopyDigestJob
   | DeriveJob
@@ -43,6 +44,14 @@ export interface PackJob {
   readonly source: { readonly directory: string } | { readonly path: string };
   /** File to be made, gzip compressed; undefined: only the sums. */
   readonly output?: string;
+  /** Memory through which other threads may help to compress (pack-blocks.ts). */
+  readonly blocks?: SharedArrayBuffer;
+}
+
+/** Compresses what another thread packs, until that is done. */
+export interface PackHelpJob {
+  readonly kind: "pack-help";
+  readonly blocks: SharedArrayBuffer;
 }
 
 /** An archive of images, taken apart (bundle-job.ts). */
@@ -113,6 +122,7 @@ export interface JobResults {
   changes: readonly Change[];
   bundle: readonly BundleMember[];
   pack: PackOutcome;
+  "pack-help": undefined;
   "path-stat": PathStat | undefined;
   extract: undefined;
   tar: undefined;

@@ -4,6 +4,7 @@ import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, s
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { ChunkSink } from "#archive/chunk-sink.ts";
 import { TarReader } from "#archive/tar-read.ts";
 import { LayerApplier } from "#snapshot/layer-apply.ts";
 import { LayerStack } from "#snapshot/layer-stack.ts";
@@ -43,8 +44,13 @@ function apply(
 function pack(directory: string, options: TreeTarOptions = {}): Buffer {
   const chunks: Buffer[] = [];
   const rootFd = openRoot(directory);
+  const chunk = Buffer.alloc(100_000);
+  const sink = new ChunkSink(
+    () => chunk,
+    (bytes) => chunks.push(Buffer.from(chunk.subarray(0, bytes))),
+  );
   try {
-    writeTreeTar(rootFd, (chunk) => chunks.push(Buffer.from(chunk)), options);
+    writeTreeTar(rootFd, sink, options);
   } finally {
     closeFd(rootFd);
   }
