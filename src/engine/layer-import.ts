@@ -7,6 +7,7 @@ import { assert } from "#base/assert.ts";
 import type { Digest } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
+import { releaseBytes } from "#base/release-bytes.ts";
 import type { RingWriter } from "#content/byte-ring.ts";
 import { GatheredWriter } from "#content/gathered-writer.ts";
 import { GrowingCells } from "#content/growing-cells.ts";
@@ -92,6 +93,7 @@ async function applyWhileSpooling(
   const applying = ctx.snapshotter.apply({
     source: { path, cells: cells.buffer },
     below: async () => [],
+    sentByClient: true,
     signal: both,
   });
   // A layer that cannot be unpacked ends the reading; a body that breaks off ends the unpacking.
@@ -165,7 +167,7 @@ export async function inOwnForm(
   }
 }
 
-/** Writes what comes to a growing file, within `limits.layerBytesMax`. */
+/** Writes what comes to a growing file, within `limits.layerBytesMax`; the pieces are taken over, as in `pour`. */
 async function spool(
   source: AsyncIterable<Uint8Array>,
   file: FileHandle,
@@ -189,7 +191,10 @@ async function spool(
   cells.settle("complete");
 }
 
-/** Hands what comes to a worker's ring, within `limits.layerBytesMax`; `what` is too large beyond it. */
+/**
+ * Hands what comes to a worker's ring, within `limits.layerBytesMax`; `what` is too large beyond it. The pieces are taken
+ * over: their memory goes back as soon as they are in the ring.
+ */
 export async function pour(
   source: AsyncIterable<Uint8Array>,
   ring: RingWriter,
@@ -205,6 +210,7 @@ export async function pour(
       const full = ring.write(chunk, signal);
       if (full !== undefined) await full;
       else if (signal.aborted) throw signal.reason;
+      releaseBytes(chunk);
     }
   } finally {
     clearInterval(tell);
