@@ -278,9 +278,9 @@ export class Connection {
     return borrowedPieces({
       begin: (sink) => this.#wantBody(sink),
       more: (used) => {
-        if (used !== undefined && used.buffer === this.#lastRead && this.#pending.length === 0) {
-          this.#lastRead.transfer(0);
-        }
+        const isLast = used !== undefined && used.buffer === this.#lastRead && this.#pending.length === 0;
+        // Whoever used it may have given it back already.
+        if (isLast && this.#lastRead?.detached === false) this.#lastRead.transfer(0);
         this.#sinkReady = true;
         this.#pump();
       },
