@@ -28,6 +28,11 @@ export type LayerJob =
   | ExtractJob
   | TarJob;
 
+/** Jobs that leave a thread the context it has in memory: they may be of the same build. */
+export function readsContext(job: LayerJob): job is CopyDigestJob | DeriveJob {
+  return job.kind === "copy-digest" || job.kind === "derive";
+}
+
 /** A name in a directory, and all below it. */
 interface RemoveJob {
   readonly kind: "remove";

@@ -12,6 +12,7 @@ import { runBundle } from "./bundle-job.ts";
 import { runExtract, runPathStat } from "./container-jobs.ts";
 import { isLeftOut } from "./container-path.ts";
 import { runContext } from "./context-job.ts";
+import { releaseContext } from "./context-tree.ts";
 import { runCopyDigest, runDerive } from "./derive-job.ts";
 import { layerChanges } from "./layer-changes.ts";
 import {
@@ -20,6 +21,7 @@ import {
   type JobMessage,
   type JobReply,
   type LayerJob,
+  readsContext,
   type TarJob,
   toFailure,
 } from "./layer-job.ts";
@@ -159,6 +161,7 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
 }
 
 port.on("message", ({ id, job, control }: JobMessage) => {
+  if (!readsContext(job)) releaseContext();
   try {
     reply({ id, result: run(job, id, new Int32Array(control)) });
   } catch (error) {
