@@ -43,8 +43,6 @@ interface Thread {
 
 /** A thread that had nothing to do for this long ends: each holds some 10 MB, and a new one is there in 40 ms. */
 const idleMs = 10_000;
-/** Tar streams (export, save, commit, cp) at a time; more wait. */
-const streamThreadsMax = 8;
 
 /**
  * Threads for what sleeps in the kernel or costs CPU: unpack, remove, walk, sync. Started when needed, kept warm for
@@ -55,8 +53,6 @@ export class LayerWorkers implements AsyncDisposable {
   readonly #size: number;
   readonly #threads: Thread[] = [];
   readonly #queue: Task[] = [];
-  #streams: LayerWorkers | undefined;
-  #fed: LayerWorkers | undefined;
   #nextId = 1;
   #closed = false;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -75,28 +71,8 @@ export class LayerWorkers implements AsyncDisposable {
     return this.#submit(job, control, options) as Promise<JobResults[Kind]>;
   }
 
-  /**
-   * As `run`, for a job that reads what a client sends: it takes as long as the client likes, so it has threads of its
-   * own, apart from those of streams, too: `save | load` waits on both.
-   */
-  fed<Kind extends "context" | "bundle">(
-    job: Extract<LayerJob, { kind: Kind }>,
-    options: JobOptions = {},
-  ): Promise<JobResults[Kind]> {
-    this.#fed ??= new LayerWorkers({ script: this.#script, size: streamThreadsMax });
-    return this.#fed.run<Kind>(job, options);
-  }
-
-  /**
-   * A directory tree as a tar stream. A thread is busy until the stream ends or is destroyed, however slow its reader is:
-   * streams have threads of their own, so that no stalled client holds up a pull.
-   */
+  /** A directory tree as a tar stream. A thread is busy until it ends or is destroyed, however slow its reader is. */
   tar(job: TarJob, options: { signal?: AbortSignal } = {}): Readable {
-    this.#streams ??= new LayerWorkers({ script: this.#script, size: streamThreadsMax });
-    return this.#streams.#stream(job, options);
-  }
-
-  #stream(job: TarJob, options: { signal?: AbortSignal }): Readable {
     const control = new SharedArrayBuffer(8);
     const cells = new Int32Array(control);
     Atomics.store(cells, controlCells.credits, streamCredits);
@@ -262,7 +238,6 @@ export class LayerWorkers implements AsyncDisposable {
       await thread.worker.terminate();
     });
     await Promise.all(running);
-    await Promise.all([this.#streams?.[Symbol.asyncDispose](), this.#fed?.[Symbol.asyncDispose]()]);
   }
 }
 

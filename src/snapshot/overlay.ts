@@ -11,7 +11,7 @@ import type { Log } from "#base/log.ts";
 import type { Database, SqlValue } from "#state/database.ts";
 import type { ContextJob, ContextOutcome } from "./context-job.ts";
 import type { CopySpec } from "./copy-spec.ts";
-import type { LayerWorkers } from "./layer-workers.ts";
+import type { LayerPools } from "./layer-pools.ts";
 import { SharedApplies } from "./shared-applies.ts";
 import type {
   AppliedLayer,
@@ -31,7 +31,7 @@ export interface OverlayOptions {
   /** Where the rows of sealed layers are; without one they last as long as the object (tests). */
   readonly database?: Database;
   readonly log: Log;
-  readonly workers: LayerWorkers;
+  readonly pools: LayerPools;
 }
 
 interface LayerRow extends Record<string, SqlValue> {
@@ -74,7 +74,7 @@ class OverlaySnapshotter implements Snapshotter {
   readonly #root: string;
   readonly #database: Database | undefined;
   readonly #log: Log;
-  readonly #workers: LayerWorkers;
+  readonly #pools: LayerPools;
   readonly #sealed: Map<LayerKey, number>;
   readonly #applies: SharedApplies;
   /** Made by `derive` and on the disk, but for their directories' names. */
@@ -85,7 +85,7 @@ class OverlaySnapshotter implements Snapshotter {
     this.#root = options.root;
     this.#database = options.database;
     this.#log = options.log;
-    this.#workers = options.workers;
+    this.#pools = options.pools;
     this.#sealed = sealed;
     this.#applies = new SharedApplies(
       (request, signal, onProgress) => this.#apply(request, signal, onProgress),
@@ -123,6 +123,7 @@ class OverlaySnapshotter implements Snapshotter {
     onProgress: (consumedBytes: number) => void,
   ): Promise<AppliedLayer> {
     const { source, expectedBlobDigest, expectedDiffId } = request;
+    const pool = request.sentByClient === true ? this.#pools.fed : this.#pools.work;
     const job = {
       kind: "apply",
       path: source.path,
@@ -131,17 +132,14 @@ class OverlaySnapshotter implements Snapshotter {
       ...(expectedDiffId === undefined ? {} : { expectedDiffId }),
     } as const;
     let staging = this.#stagingPath();
-    let outcome = await this.#workers.run<"apply">({ ...job, staging }, { signal, onProgress });
+    let outcome = await pool.run<"apply">({ ...job, staging }, { signal, onProgress });
     let below: readonly LayerKey[] = [];
     if (outcome.dependsOnBelow) {
       // No thread is held while the layers below are still unpacked, or four such layers could wait for ever.
       below = await request.below();
       staging = this.#stagingPath();
       const directories = below.map((key) => this.pathOf(key)).reverse();
-      outcome = await this.#workers.run<"apply">(
-        { ...job, staging, below: directories },
-        { signal, onProgress },
-      );
+      outcome = await pool.run<"apply">({ ...job, staging, below: directories }, { signal, onProgress });
     }
     assert(!outcome.dependsOnBelow, "a layer applied over those below asked for them");
     const diffId = outcome.diffId as DiffId;
@@ -159,7 +157,7 @@ class OverlaySnapshotter implements Snapshotter {
   async derive(request: DeriveRequest): Promise<AppliedLayer | undefined> {
     const { source, stack, mtimeNsMax, signal } = request;
     const staging = this.#stagingPath();
-    const outcome = await this.#workers.run<"derive">(
+    const outcome = await this.#pools.work.run<"derive">(
       {
         kind: "derive",
         source,
@@ -190,11 +188,11 @@ class OverlaySnapshotter implements Snapshotter {
   }
 
   indexContext(job: Omit<ContextJob, "kind">, signal: AbortSignal): Promise<ContextOutcome> {
-    return this.#workers.fed<"context">({ kind: "context", ...job }, { signal });
+    return this.#pools.fed.run<"context">({ kind: "context", ...job }, { signal });
   }
 
   copyDigest(spec: CopySpec, signal: AbortSignal): Promise<string> {
-    return this.#workers.run<"copy-digest">({ kind: "copy-digest", spec }, { signal });
+    return this.#pools.work.run<"copy-digest">({ kind: "copy-digest", spec }, { signal });
   }
 
   #chainOf(request: ApplyRequest, diffId: DiffId, below: readonly LayerKey[]): ChainId {
@@ -236,7 +234,7 @@ class OverlaySnapshotter implements Snapshotter {
   /** Layers that their worker has flushed lack their names only; for all others one syncfs. */
   async #flush(layers: readonly AppliedLayer[]): Promise<void> {
     if (!layers.every(({ key }) => this.#flushed.has(key))) {
-      await this.#workers.run<"sync">({ kind: "sync", directory: this.#root });
+      await this.#pools.work.run<"sync">({ kind: "sync", directory: this.#root });
     } else {
       for (const { key } of layers) await flushDirectory(join(this.#root, key));
       await flushDirectory(this.#root);
@@ -302,16 +300,16 @@ class OverlaySnapshotter implements Snapshotter {
 
   async changes(id: ContainerId, stack: readonly LayerKey[]): Promise<Change[]> {
     const job = { kind: "changes", upper: this.writableOf(id).upperDir, below: this.#below(stack) } as const;
-    return [...(await this.#workers.run<"changes">(job))];
+    return [...(await this.#pools.work.run<"changes">(job))];
   }
 
   writableUsage(id: ContainerId): Promise<number> {
-    return this.#workers.run<"usage">({ kind: "usage", directory: this.writableOf(id).upperDir });
+    return this.#pools.work.run<"usage">({ kind: "usage", directory: this.writableOf(id).upperDir });
   }
 
   diffTar(id: ContainerId, stack: readonly LayerKey[], options: { signal?: AbortSignal } = {}): Readable {
     const { upperDir } = this.writableOf(id);
-    return this.#workers.tar({ kind: "tar", directory: upperDir, below: this.#below(stack) }, options);
+    return this.#pools.streams.tar({ kind: "tar", directory: upperDir, below: this.#below(stack) }, options);
   }
 
   mergedTar(
@@ -321,11 +319,11 @@ class OverlaySnapshotter implements Snapshotter {
   ): Readable {
     const { extra = [], ...rest } = options;
     const merge = [...this.#below(stack), ...extra];
-    return this.#workers.tar({ kind: "tar", directory: this.writableOf(id).upperDir, merge }, rest);
+    return this.#pools.streams.tar({ kind: "tar", directory: this.writableOf(id).upperDir, merge }, rest);
   }
 
   layerTar(key: LayerKey, options: { signal?: AbortSignal } = {}): Readable {
-    return this.#workers.tar({ kind: "tar", directory: this.pathOf(key), layer: true }, options);
+    return this.#pools.streams.tar({ kind: "tar", directory: this.pathOf(key), layer: true }, options);
   }
 
   async pack(
@@ -340,7 +338,7 @@ class OverlaySnapshotter implements Snapshotter {
       diffSizeBytes,
       blobDigest,
       blobSizeBytes = 0,
-    } = await this.#workers.run<"pack">(job, rest);
+    } = await this.#pools.work.run<"pack">(job, rest);
     const blob = { digest: blobDigest as Digest, sizeBytes: blobSizeBytes };
     return { diffId: diffId as DiffId, diffSizeBytes, ...(blobDigest === undefined ? {} : { blob }) };
   }
@@ -350,7 +348,7 @@ class OverlaySnapshotter implements Snapshotter {
     directory: string,
     signal: AbortSignal,
   ): Promise<readonly BundleMember[]> {
-    return this.#workers.fed<"bundle">({ kind: "bundle", ring, directory }, { signal });
+    return this.#pools.fed.run<"bundle">({ kind: "bundle", ring, directory }, { signal });
   }
 
   /** Directories of a stack, top first, as overlay's lowerdir lists them. */
@@ -381,7 +379,7 @@ class OverlaySnapshotter implements Snapshotter {
 
   #empty(name: string): void {
     const job = { kind: "remove", directory: join(this.#root, "trash"), name } as const;
-    this.#workers.run<"remove">(job).catch((error: unknown) => {
+    this.#pools.work.run<"remove">(job).catch((error: unknown) => {
       // What stays is tried again at the next start; the space is only late.
       const cancelled = error instanceof EngineError && error.kind === "cancelled";
       if (!cancelled) this.#log.warn("cannot delete from the trash", { name, error });

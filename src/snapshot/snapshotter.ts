@@ -32,13 +32,15 @@ export interface AppliedLayer {
 }
 
 export interface ApplyRequest {
-  /** A finished file, or one that is still downloaded. Compression (gzip, zstd, none) is told by its first bytes. */
+  /** A finished file, or one that is still downloaded. Its first bytes tell how it is compressed. */
   readonly source: { readonly path: string } | GrowingFile;
   /** What the manifest and the config say; a difference is an error and nothing stays. */
   readonly expectedBlobDigest?: Digest;
   readonly expectedDiffId?: DiffId;
   /** The chain this layer ends, and the keys below it: needed only when it turns out to depend on them. */
   readonly chainId?: ChainId;
+  /** The source grows as a client sends it, at whatever pace that likes. */
+  readonly sentByClient?: true;
   /** Resolves once the layers below are there; awaited only when needed. */
   readonly below: () => Promise<readonly LayerKey[]>;
   readonly signal?: AbortSignal;

@@ -532,20 +532,20 @@ test("symbolic modes of --chmod", async () => {
 
 test("clients that stop in the middle of a context or an archive hold up no other build", async () => {
   const half = contextTar({ Dockerfile: "FROM busybox\n", big: "x".repeat(400_000) }).subarray(0, 200_000);
-  const stalled = ["/build?t=never", "/build?t=never", "/build?t=never", "/images/load", "/images/load"].map(
-    (path) => {
-      const outgoing = request({
-        socketPath: daemon.socket,
-        method: "POST",
-        path,
-        agent: false,
-        headers: { "content-type": "application/x-tar", "content-length": half.length * 2 },
-      });
-      outgoing.on("error", () => {});
-      outgoing.write(half);
-      return outgoing;
-    },
-  );
+  // As many imports as there are threads for work that needs no client.
+  const imports = Array<string>(4).fill("/images/create?fromSrc=-");
+  const stalled = ["/build?t=never", "/images/load", ...imports].map((path) => {
+    const outgoing = request({
+      socketPath: daemon.socket,
+      method: "POST",
+      path,
+      agent: false,
+      headers: { "content-type": "application/x-tar", "content-length": half.length * 2 },
+    });
+    outgoing.on("error", () => {});
+    outgoing.write(half);
+    return outgoing;
+  });
   try {
     const { output } = await build(
       daemon,

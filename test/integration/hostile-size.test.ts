@@ -24,7 +24,7 @@ import { TarReader } from "#archive/tar-read.ts";
 import type { ByteString } from "#base/byte-string.ts";
 import { silentLog } from "#base/log.ts";
 import { DirectoryFinish } from "#snapshot/directory-finish.ts";
-import { LayerWorkers } from "#snapshot/layer-workers.ts";
+import { openLayerPools } from "#snapshot/layer-pools.ts";
 import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
 import { removeTreeAt } from "#snapshot/remove-tree.ts";
 import type { Snapshotter } from "#snapshot/snapshotter.ts";
@@ -50,8 +50,8 @@ async function withSnapshotter(
 ): Promise<void> {
   const base = mkdtempSync(join(tmpdir(), "skiff-hostile-"));
   const root = join(base, "overlay2");
-  await using workers = new LayerWorkers({ size: 1 });
-  const snapshotter = await createOverlaySnapshotter({ root, log: silentLog, workers });
+  await using pools = openLayerPools({ work: { size: 1 } });
+  const snapshotter = await createOverlaySnapshotter({ root, log: silentLog, pools });
   try {
     await run(
       async (bytes) => {
@@ -63,7 +63,7 @@ async function withSnapshotter(
       snapshotter,
     );
   } finally {
-    await workers[Symbol.asyncDispose]();
+    await pools[Symbol.asyncDispose]();
     removeDeep(base);
   }
 }
