@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
 import { mkdir, open, rename } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { assert } from "#base/assert.ts";
@@ -12,6 +13,7 @@ import type { Database, SqlValue } from "#state/database.ts";
 import type { ContextJob, ContextOutcome } from "./context-job.ts";
 import type { CopySpec } from "./copy-spec.ts";
 import type { LayerPools } from "./layer-pools.ts";
+import { helperFailed, sharedBlocks } from "./pack-blocks.ts";
 import { SharedApplies } from "./shared-applies.ts";
 import type {
   AppliedLayer,
@@ -21,6 +23,7 @@ import type {
   DeriveRequest,
   LayerKey,
   PackedLayer,
+  PackOptions,
   Snapshotter,
   WritableLayer,
 } from "./snapshotter.ts";
@@ -39,6 +42,8 @@ interface LayerRow extends Record<string, SqlValue> {
   readonly size_bytes: number;
 }
 
+/** Beyond these, reading and hashing by the one that packs is what takes the time. */
+const packHelpersMax = 3;
 const keyPattern = /^(?:c-)?[0-9a-f]{64}$/;
 const idPattern = /^[0-9a-zA-Z][0-9a-zA-Z_.-]{0,127}$/;
 
@@ -326,21 +331,35 @@ class OverlaySnapshotter implements Snapshotter {
     return this.#pools.streams.tar({ kind: "tar", directory: this.pathOf(key), layer: true }, options);
   }
 
-  async pack(
-    source: LayerKey | { readonly path: string },
-    options: { output?: string; signal?: AbortSignal } = {},
-  ): Promise<PackedLayer> {
-    const { output, ...rest } = options;
+  async pack(source: LayerKey | { readonly path: string }, options: PackOptions = {}): Promise<PackedLayer> {
+    const { output, signal, onWritten } = options;
     const from = typeof source === "string" ? { directory: this.pathOf(source) } : source;
-    const job = { kind: "pack", source: from, ...(output === undefined ? {} : { output }) } as const;
-    const {
-      diffId,
-      diffSizeBytes,
-      blobDigest,
-      blobSizeBytes = 0,
-    } = await this.#pools.work.run<"pack">(job, rest);
+    const blocks = output === undefined ? undefined : sharedBlocks();
+    const packing = this.#pools.work.run<"pack">(
+      {
+        kind: "pack",
+        source: from,
+        ...(output === undefined ? {} : { output }),
+        ...(blocks === undefined ? {} : { blocks }),
+      },
+      {
+        ...(signal === undefined ? {} : { signal }),
+        ...(onWritten === undefined ? {} : { onProgress: onWritten }),
+      },
+    );
+    if (blocks !== undefined) this.#helpPacking(blocks);
+    const { diffId, diffSizeBytes, blobDigest, blobSizeBytes = 0 } = await packing;
     const blob = { digest: blobDigest as Digest, sizeBytes: blobSizeBytes };
     return { diffId: diffId as DiffId, diffSizeBytes, ...(blobDigest === undefined ? {} : { blob }) };
+  }
+
+  /** Other cores compress too, as soon as they have nothing else to do. */
+  #helpPacking(blocks: SharedArrayBuffer): void {
+    const helpers = Math.min(packHelpersMax, availableParallelism() - 1);
+    for (let helper = 0; helper < helpers; helper += 1) {
+      const job = { kind: "pack-help", blocks } as const;
+      this.#pools.work.run<"pack-help">(job).catch(() => helperFailed(blocks));
+    }
   }
 
   openBundle(

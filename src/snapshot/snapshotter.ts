@@ -69,6 +69,12 @@ export interface PackedLayer {
   readonly blob?: { readonly digest: Digest; readonly sizeBytes: number };
 }
 
+export interface PackOptions {
+  readonly output?: string;
+  readonly signal?: AbortSignal;
+  readonly onWritten?: (bytes: number) => void;
+}
+
 /** A layer made of files that are here (a build step), over the layers below. */
 export interface DeriveRequest {
   readonly source: DeriveSource;
@@ -144,12 +150,9 @@ export interface Snapshotter {
   layerTar(key: LayerKey, options?: { signal?: AbortSignal }): Readable;
   /**
    * DiffID and length of a layer's tar, packed again or read from an archive in a file; with `output` (a file to be made) also
-   * gzip compressed. In a worker.
+   * gzip compressed, of which `onWritten` is told how much there is. In a worker.
    */
-  pack(
-    source: LayerKey | { readonly path: string },
-    options?: { output?: string; signal?: AbortSignal },
-  ): Promise<PackedLayer>;
+  pack(source: LayerKey | { readonly path: string }, options?: PackOptions): Promise<PackedLayer>;
   /**
    * Takes an archive of images (plain, gzip, zstd), which comes through a ring (byte-ring.ts), apart into a directory that is
    * empty and the caller's. In a worker.
