@@ -129,7 +129,9 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
       return runApply(job, control, progressOf(id));
     case "remove":
       return withRoot(job.directory, (fd) =>
-        (job.live ? removeLiveTree : removeTreeAt)(fd, bytesOfText(job.name)),
+        job.live
+          ? removeLiveTree(fd, bytesOfText(job.name), abortCheck(control))
+          : removeTreeAt(fd, bytesOfText(job.name)),
       );
     case "sync":
       return sync(job.directory);
