@@ -399,6 +399,26 @@ describe("files of containers", () => {
     });
   }
 
+  test("a daemon that is killed in the midst of copies leaves a stopped container as it was", async () => {
+    await running("struck", "dd if=/dev/zero of=/big bs=1M count=24 2>/dev/null", "-v", "/vol");
+    await ok(lab, ["stop", "-t", "0", "struck"]);
+    const copies = [await stalled("GET", "struck", "/big"), await stalled("PUT", "struck", "/vol")];
+    await appears("struck", "/vol/begun");
+    await lab.kill();
+    copies[0]!.read();
+    assert.deepEqual(await Promise.all(copies.map(({ ended }) => ended)), ["broken", "broken"]);
+    await lab.start();
+    assert.equal((await put("struck", "/vol", [{ path: "after", content: "2" }])).status, 200);
+    assert.equal(entriesOf((await get("struck", "/vol/after")).body).get("after"), "2");
+    await ok(lab, ["start", "struck"]);
+    assert.equal(
+      (await ok(lab, ["exec", "struck", "sh", "-c", "stat -c %s /big; cat /vol/after"])).trim(),
+      `${24 * 2 ** 20}\n2`,
+    );
+    await ok(lab, ["rm", "-fv", "struck"]);
+    assert.deepEqual(readdirSync(join(lab.execRoot, "containers")), []);
+  });
+
   test("a start waits for copies, a removal ends them, and a client that goes leaves nothing", async () => {
     await ok(lab, ["create", "--name", "busy", "busybox", "sh", "-c", "cat /late"]);
     const first = await stalled("PUT", "busy", "/");
