@@ -306,6 +306,31 @@ test("attributes of the overlay driver are not taken from an archive", () => {
   });
 });
 
+test("files of root in directories that give their group away belong to root", () => {
+  withDirectory((directory) => {
+    const items = [
+      { path: "before", content: "1" },
+      { path: "d/", mode: 0o2775, gid: 50 },
+      { path: "d/f", content: "2" },
+      { path: "d/e/" },
+      { path: "d/e/f", content: "3" },
+      { path: "after", content: "4", uid: 7 },
+    ];
+    apply(tarOf(items), join(directory, "t"));
+    // The tree itself may lie in such a directory.
+    const given = join(directory, "g");
+    mkdirSync(given);
+    shell("chgrp 50 . && chmod g+s .", given);
+    apply(tarOf(items), join(given, "t"));
+    for (const root of [join(directory, "t"), join(given, "t")]) {
+      for (const { path, uid = 0, gid = 0 } of items) {
+        const found = lstatSync(join(root, path));
+        assert.deepEqual([found.uid, found.gid], [uid, gid], join(root, path));
+      }
+    }
+  });
+});
+
 test("layers that need those below say so before they touch anything", () => {
   withDirectory((directory) => {
     for (const items of [
