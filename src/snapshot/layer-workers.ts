@@ -10,6 +10,7 @@ import {
   type JobReply,
   type JobResults,
   type LayerJob,
+  readsContext,
   streamCredits,
   type TarJob,
 } from "./layer-job.ts";
@@ -39,6 +40,8 @@ interface Thread {
   readonly worker: Worker;
   task: Task | undefined;
   id: number;
+  /** Index of the build context whose tree the thread has in memory (context-tree.ts). */
+  context: string | undefined;
 }
 
 /** A thread that had nothing to do for this long ends: each holds some 10 MB, and a new one is there in 40 ms. */
@@ -69,6 +72,17 @@ export class LayerWorkers implements AsyncDisposable {
   ): Promise<JobResults[Kind]> {
     const control = new SharedArrayBuffer(8);
     return this.#submit(job, control, options) as Promise<JobResults[Kind]>;
+  }
+
+  /** Whether a thread without work has the context in memory that the job reads: it would be given the job. */
+  isNear(job: LayerJob): boolean {
+    return this.#idleNear(job) !== undefined;
+  }
+
+  #idleNear(job: LayerJob): Thread | undefined {
+    const context = contextOf(job);
+    if (context === undefined) return undefined;
+    return this.#threads.find((thread) => thread.task === undefined && thread.context === context);
   }
 
   /** A directory tree as a tar stream. A thread is busy until it ends or is destroyed, however slow its reader is. */
@@ -159,11 +173,14 @@ export class LayerWorkers implements AsyncDisposable {
 
   #dispatch(): void {
     while (this.#queue.length > 0) {
-      let thread = this.#threads.find((candidate) => candidate.task === undefined);
+      const task = this.#queue[0] as Task;
+      let thread = this.#idleNear(task.job) ?? this.#threads.find((other) => other.task === undefined);
       if (thread === undefined && this.#threads.length < this.#size) thread = this.#start();
       if (thread === undefined) return;
-      const task = this.#queue.shift() as Task;
+      this.#queue.shift();
       thread.task = task;
+      if (task.job.kind === "context") thread.context = task.job.indexPath;
+      else if (!readsContext(task.job)) thread.context = undefined;
       thread.id = this.#nextId;
       this.#nextId += 1;
       // The process must not end in the middle of a job.
@@ -175,7 +192,7 @@ export class LayerWorkers implements AsyncDisposable {
 
   #start(): Thread {
     const worker = new Worker(this.#script, { name: "layer", execArgv: [] });
-    const thread: Thread = { worker, task: undefined, id: 0 };
+    const thread: Thread = { worker, task: undefined, id: 0, context: undefined };
     worker.on("message", (message: JobReply) => this.#onReply(thread, message));
     worker.on("error", (error) => this.#onDeath(thread, error));
     worker.on("exit", () => this.#onDeath(thread, new Error("layer worker ended")));
@@ -239,6 +256,14 @@ export class LayerWorkers implements AsyncDisposable {
     });
     await Promise.all(running);
   }
+}
+
+/** The build context that a job reads. */
+function contextOf(job: LayerJob): string | undefined {
+  if (!readsContext(job)) return undefined;
+  const specs = job.kind === "copy-digest" ? [job.spec] : job.source.kind === "copy" ? job.source.specs : [];
+  for (const { source } of specs) if (source.kind === "context") return source.indexPath;
+  return undefined;
 }
 
 function cancelled(): EngineError {

@@ -12,7 +12,9 @@ import type { Log } from "#base/log.ts";
 import type { Database, SqlValue } from "#state/database.ts";
 import type { ContextJob, ContextOutcome } from "./context-job.ts";
 import type { CopySpec } from "./copy-spec.ts";
+import type { LayerJob } from "./layer-job.ts";
 import type { LayerPools } from "./layer-pools.ts";
+import type { LayerWorkers } from "./layer-workers.ts";
 import { helperFailed, sharedBlocks } from "./pack-blocks.ts";
 import { SharedApplies } from "./shared-applies.ts";
 import type {
@@ -162,16 +164,14 @@ class OverlaySnapshotter implements Snapshotter {
   async derive(request: DeriveRequest): Promise<AppliedLayer | undefined> {
     const { source, stack, mtimeNsMax, signal } = request;
     const staging = this.#stagingPath();
-    const outcome = await this.#pools.work.run<"derive">(
-      {
-        kind: "derive",
-        source,
-        staging,
-        below: this.#below(stack),
-        ...(mtimeNsMax === undefined ? {} : { mtimeNsMax: String(mtimeNsMax) }),
-      },
-      signal === undefined ? {} : { signal },
-    );
+    const job = {
+      kind: "derive",
+      source,
+      staging,
+      below: this.#below(stack),
+      ...(mtimeNsMax === undefined ? {} : { mtimeNsMax: String(mtimeNsMax) }),
+    } as const;
+    const outcome = await this.#poolNear(job).run<"derive">(job, signal === undefined ? {} : { signal });
     if (outcome.isEmpty) {
       this.#trash(staging);
       return undefined;
@@ -197,7 +197,13 @@ class OverlaySnapshotter implements Snapshotter {
   }
 
   copyDigest(spec: CopySpec, signal: AbortSignal): Promise<string> {
-    return this.#pools.work.run<"copy-digest">({ kind: "copy-digest", spec }, { signal });
+    const job = { kind: "copy-digest", spec } as const;
+    return this.#poolNear(job).run<"copy-digest">(job, { signal });
+  }
+
+  /** A thread that has the build's context in memory, if one has nothing to do: reading its index takes longer. */
+  #poolNear(job: LayerJob): LayerWorkers {
+    return this.#pools.fed.isNear(job) ? this.#pools.fed : this.#pools.work;
   }
 
   #chainOf(request: ApplyRequest, diffId: DiffId, below: readonly LayerKey[]): ChainId {
