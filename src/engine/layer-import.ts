@@ -3,7 +3,6 @@ import { mkdirSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Compression, detectBytes, detectFormat } from "#archive/compression.ts";
-import { assert } from "#base/assert.ts";
 import type { Digest } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
@@ -157,8 +156,12 @@ export async function inOwnForm(
   mkdirSync(ctx.temporaryDir, { recursive: true, mode: 0o700 });
   const output = join(ctx.temporaryDir, `pack-${randomBytes(8).toString("hex")}`);
   try {
-    const { blob } = await ctx.snapshotter.pack({ path }, { output, signal });
-    assert(blob !== undefined, "what was packed into a file has a digest");
+    const { blob, diffId } = await ctx.snapshotter.pack({ path }, { output, signal });
+    if (blob === undefined || diffId !== layer.diffId) {
+      throw new EngineError("system", `layer ${layer.diffId} changed while it was packed`, {
+        code: "damaged-layer",
+      });
+    }
     hold.blob(blob.digest);
     await ctx.content.adopt(output, blob.digest);
     return { ...blob, mediaType: mediaTypes.ociLayerGzip };

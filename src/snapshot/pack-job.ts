@@ -1,11 +1,13 @@
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { ChunkSink } from "#archive/chunk-sink.ts";
+import { DetectingDecompressor, detectBytes, detectFormat } from "#archive/compression.ts";
 import { GzipWriter } from "#archive/gzip-write.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
 import { BlockGzip, gzipBlockBytes } from "#sys/gzip-members.ts";
 import { startWriteback } from "#sys/statfs.ts";
+import { openArchive } from "./archive-format.ts";
 import type { PackJob, PackOutcome } from "./layer-job.ts";
 import { PackBlocks, sharedBlocks } from "./pack-blocks.ts";
 import { writeTreeTar } from "./tree-tar.ts";
@@ -68,11 +70,27 @@ function readSource({ source }: PackJob, sink: ChunkSink): void {
   const read = (buffer: Buffer, offset: number, length: number): number =>
     readSync(fd, buffer, offset, length, null);
   try {
-    while (sink.fill(gzipBlockBytes, read) > 0);
+    const head = Buffer.alloc(detectBytes);
+    const isPlain = detectFormat(head.subarray(0, readSync(fd, head, 0, detectBytes, 0))) === "none";
+    if (isPlain) while (sink.fill(gzipBlockBytes, read) > 0);
+    else readCompressed(fd, sink);
     sink.flush();
   } finally {
     closeSync(fd);
   }
+}
+
+/** The tar in an archive of any form that is read. */
+function readCompressed(fd: number, sink: ChunkSink): void {
+  using archive = new DetectingDecompressor((head) => openArchive(head, (chunk) => sink.write(chunk)));
+  const buffer = Buffer.allocUnsafeSlow(gzipBlockBytes);
+  for (let at = 0; ; ) {
+    const size = readSync(fd, buffer, 0, buffer.length, at);
+    if (size === 0) break;
+    archive.push(buffer.subarray(0, size));
+    at += size;
+  }
+  archive.finish();
 }
 
 /** Takes a layer's tar block by block: memory for the next one, then how far it was filled. */
