@@ -27,16 +27,8 @@ export type DeriveSource =
   | { readonly kind: "directory"; readonly path: string; readonly chown: string; readonly mtimeNs: string }
   /** Several layers as one; their directories, top first. */
   | { readonly kind: "squash"; readonly layers: readonly string[] }
-  /**
-   * A container's writable layer. `omit`: mount targets that its start made, absolute. `still`: its processes have ended or
-   * are frozen.
-   */
-  | {
-      readonly kind: "upper";
-      readonly directory: string;
-      readonly omit: readonly string[];
-      readonly still?: boolean;
-    };
+  /** A container's writable layer. `omit`: mount targets that its start made, absolute. */
+  | { readonly kind: "upper"; readonly directory: string; readonly omit: readonly string[] };
 
 /** Makes a layer of local files in one go: it is applied while it is written, and its tar is never stored. */
 export interface DeriveJob {
@@ -119,7 +111,6 @@ function fromUpper(
       below: below.layers,
       ...(mtimeNsMax === undefined ? {} : { mtimeNsMax }),
       omit: new Set(source.omit.map((path) => bytesOfText(path.replace(/^\/+/, "")))),
-      ...(source.still === undefined ? {} : { still: source.still }),
     };
     const sink = sinkOf((chunk) => {
       sums.add(chunk);

@@ -39,7 +39,7 @@ if (port === null) throw new Error("layer-worker runs only as a worker thread");
 
 /** Progress is for a human's eye: messages beyond ten a second only cost. */
 const progressIntervalMs = 100;
-const streamChunkBytes = 256 * 1024;
+const streamChunkBytes = 512 * 1024;
 
 // Of four busy threads on two cores each would delay the event loop by its time slice.
 workInLongSlices(release());
