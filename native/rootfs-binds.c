@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,6 +16,21 @@
  * read and written as it would see them. Targets are resolved beneath the root, whatever links an image or a volume has
  * put there, and mounted on by descriptor; what is missing is made. Seen by nobody else, and gone with the shim.
  */
+
+/* linux/mount.h, which cannot be included beside sys/mount.h. */
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#define OPEN_TREE_CLOEXEC O_CLOEXEC
+#endif
+#ifndef MOVE_MOUNT_F_EMPTY_PATH
+#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
+#endif
+#ifndef MOVE_MOUNT_T_EMPTY_PATH
+#define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
+#endif
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
 
 static int fail(struct failure *failure, const char *stage, const char *subject)
 {
@@ -97,34 +113,54 @@ static int open_target(int root, const char *path, bool directory)
 	return made < 0 ? -1 : open_in_root(root, path, flags, 0);
 }
 
+/* A mount by its own descriptor: the magic link leads to that very mount, whatever lies at the path it was made at. */
+static int set_flags(int tree, unsigned long flags)
+{
+	char self[64];
+	snprintf(self, sizeof self, "/proc/self/fd/%d", tree);
+	return mount(NULL, self, NULL, flags, NULL);
+}
+
+/* A change of a mount's flags replaces all of them: those it was bound with stay. */
+static int make_read_only(int tree)
+{
+	struct statvfs info;
+	if (fstatvfs(tree, &info) < 0)
+		return -1;
+	unsigned long kept = info.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC);
+	return set_flags(tree, MS_BIND | MS_REMOUNT | MS_RDONLY | kept);
+}
+
+/*
+ * Source and target are resolved once each: from then on both are descriptors (open_tree and move_mount, Linux 5.2). Another
+ * container that shares a volume may change the names in it meanwhile; it cannot change which mount becomes read-only.
+ */
 static int mount_bind(int root, const char *source, const char *target, struct failure *failure)
 {
 	const bool read_only = source[0] == 'r', recursive = source[0] != 0 && source[1] == 'R';
 	if (strlen(source) < 3 || source[2] != '/' || target[0] != '/')
 		return errno = EINVAL, fail(failure, "bind", target);
 	source += 2;
+	const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0);
+	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, source, flags);
 	struct stat info;
-	if (stat(source, &info) < 0)
-		return fail(failure, "stat", source);
-	char place[64];
-	int fd = open_target(root, target, S_ISDIR(info.st_mode));
-	if (fd < 0)
-		return fail(failure, "open mount target", target);
-	snprintf(place, sizeof place, "/proc/self/fd/%d", fd);
-	int result = mount(source, place, NULL, MS_BIND | (recursive ? MS_REC : 0), NULL);
-	close(fd);
-	if (result < 0)
-		return fail(failure, "bind", target);
-	/* Opened again: the descriptor from before is what the mount now hides. */
-	fd = open_in_root(root, target, O_PATH, 0);
-	if (fd < 0)
-		return fail(failure, "open", target);
-	snprintf(place, sizeof place, "/proc/self/fd/%d", fd);
-	result = mount(NULL, place, NULL, MS_REC | MS_PRIVATE, NULL);
-	if (result == 0 && read_only)
-		result = mount(NULL, place, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL);
-	close(fd);
-	return result < 0 ? fail(failure, "make private or read-only", target) : 0;
+	if (tree < 0)
+		return fail(failure, "open mount source", source);
+	int result = -1, place = -1;
+	if (fstat(tree, &info) < 0)
+		fail(failure, "stat", source);
+	else if ((place = open_target(root, target, S_ISDIR(info.st_mode))) < 0)
+		fail(failure, "open mount target", target);
+	else if (syscall(SYS_move_mount, tree, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		fail(failure, "bind", target);
+	else if (set_flags(tree, MS_REC | MS_PRIVATE) < 0 || (read_only && make_read_only(tree) < 0))
+		fail(failure, "make private or read-only", target);
+	else
+		result = 0;
+	if (place >= 0)
+		close(place);
+	close(tree);
+	return result;
 }
 
 int rootfs_mount_binds(const struct launch *launch, const char *rootfs, struct failure *failure)

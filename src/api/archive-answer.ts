@@ -1,5 +1,9 @@
 import type { Readable } from "node:stream";
+import { releaseBytes } from "#base/release-bytes.ts";
 import type { Exchange } from "./route.ts";
+
+/** More than a connection keeps for later: when it asks for more, the kernel has all of such a chunk. */
+const releasedBytesMin = 128 * 1024;
 
 /**
  * Answers with an archive. Headers go out with its first bytes, so that what fails before them has a status of its own;
@@ -17,7 +21,10 @@ export async function answerWithArchive(
     const chunks = archive[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
     let next = await chunks.next();
     const stream = exchange.stream(200, contentType, headers);
-    for (; next.done !== true; next = await chunks.next()) await stream.write(next.value);
+    for (; next.done !== true; next = await chunks.next()) {
+      await stream.write(next.value);
+      if (next.value.length >= releasedBytesMin) releaseBytes(next.value);
+    }
     stream.end();
   } catch (error) {
     if (!exchange.signal.aborted) throw error;

@@ -8,8 +8,11 @@ export interface BodyDecoder {
   readonly done: boolean;
   /** Bytes known to be missing; undefined when chunked. */
   readonly remaining: number | undefined;
-  /** Next piece of the body in `bytes`, and how many bytes of it are used up. */
-  decode(bytes: Buffer): { readonly piece: Buffer | undefined; readonly used: number };
+  /**
+   * Next piece of the body in `bytes`, and how many bytes of it are used up. `joined`: all that `bytes` holds of the body is
+   * one piece, moved together within `bytes`; else a piece is of one chunk.
+   */
+  decode(bytes: Buffer, joined?: boolean): { readonly piece: Buffer | undefined; readonly used: number };
 }
 
 export function createLengthDecoder(bytesTotal: number): BodyDecoder {
@@ -29,59 +32,136 @@ export function createLengthDecoder(bytesTotal: number): BodyDecoder {
   };
 }
 
-export function createChunkedDecoder(): BodyDecoder {
-  let state: "size" | "data" | "data-end" | "trailer" | "done" = "size";
-  let chunkRemaining = 0;
-  let trailerBytes = 0;
+/** Hexadecimal digits of a chunk's size: more would be beyond what a number holds. */
+const sizeDigitsMax = 12;
+const byteOf = { tab: 9, newline: 10, return: 13, blank: 32, semicolon: 59 } as const;
 
-  /** A line without its end, or undefined when it is not whole yet. */
-  const line = (bytes: Buffer): { text: string; used: number } | undefined => {
-    const end = bytes.indexOf(10);
-    if (end === -1) {
-      if (bytes.length > chunkLineBytesMax) throw new BadRequest(400, "chunk line too long");
-      return undefined;
-    }
-    if (end > chunkLineBytesMax) throw new BadRequest(400, "chunk line too long");
-    const text = bytes.toString("latin1", 0, bytes[end - 1] === 13 ? end - 1 : end);
-    return { text, used: end + 1 };
-  };
+function hexValue(byte: number): number {
+  if (byte >= 48 && byte <= 57) return byte - 48;
+  const letter = byte | 32;
+  return letter >= 97 && letter <= 102 ? letter - 87 : -1;
+}
 
-  const onLine = (text: string): void => {
-    if (state === "size") {
-      const size = /^([0-9a-fA-F]{1,12})[ \t]*(?:;.*)?$/.exec(text);
-      if (size === null) throw new BadRequest(400, "malformed chunked encoding");
-      chunkRemaining = Number.parseInt(size[1]!, 16);
-      state = chunkRemaining === 0 ? "trailer" : "data";
-    } else if (state === "data-end") {
-      if (text !== "") throw new BadRequest(400, "malformed chunked encoding");
-      state = "size";
-    } else if (text === "") state = "done";
-    else {
-      trailerBytes += text.length;
-      if (trailerBytes > trailerBytesMax) throw new BadRequest(431, "trailers too large");
-    }
-  };
+function malformed(): BadRequest {
+  return new BadRequest(400, "malformed chunked encoding");
+}
 
-  return {
-    get done() {
-      return state === "done";
-    },
-    remaining: undefined,
-    decode: (bytes) => {
-      let used = 0;
-      while (state !== "done" && used < bytes.length) {
-        if (state === "data") {
-          const piece = bytes.subarray(used, used + chunkRemaining);
-          chunkRemaining -= piece.length;
-          if (chunkRemaining === 0) state = "data-end";
-          return { piece, used: used + piece.length };
-        }
-        const next = line(bytes.subarray(used));
-        if (next === undefined) break;
-        used += next.used;
-        onLine(next.text);
+/** The line with a chunk's size (RFC 9112 §7.1), byte by byte; extensions are skipped. */
+class SizeLine {
+  #state: "digits" | "blanks" | "extension" | "newline" = "digits";
+  #digits = 0;
+  #length = 0;
+  size = 0;
+
+  /** True at the line's end: `size` is the chunk's, until the next byte. */
+  take(byte: number): boolean {
+    if (this.#digits === 0) this.size = 0;
+    this.#length += 1;
+    if (this.#length > chunkLineBytesMax) throw new BadRequest(400, "chunk line too long");
+    if (this.#state === "digits") {
+      const value = hexValue(byte);
+      if (value >= 0 && this.#digits < sizeDigitsMax) {
+        this.size = this.size * 16 + value;
+        this.#digits += 1;
+        return false;
       }
-      return { piece: undefined, used };
-    },
-  };
+    }
+    if (this.#digits === 0) throw malformed();
+    if (byte === byteOf.newline) {
+      this.#state = "digits";
+      this.#digits = 0;
+      this.#length = 0;
+      return true;
+    }
+    if (this.#state === "newline") throw malformed();
+    if (byte === byteOf.return) this.#state = "newline";
+    else if (this.#state === "extension") return false;
+    else if (byte === byteOf.semicolon) this.#state = "extension";
+    else if (byte === byteOf.blank || byte === byteOf.tab) this.#state = "blanks";
+    else throw malformed();
+    return false;
+  }
+}
+
+/** Lines behind the last chunk, to the empty one. They are dropped. */
+class Trailer {
+  #bytes = 0;
+  #line = 0;
+  #return = false;
+
+  /** True at the end of the body. */
+  take(byte: number): boolean {
+    if (byte !== byteOf.newline) {
+      if (this.#return) this.#line += 1;
+      this.#return = byte === byteOf.return;
+      if (!this.#return) this.#line += 1;
+      if (this.#bytes + this.#line > trailerBytesMax) throw new BadRequest(431, "trailers too large");
+      if (this.#line > chunkLineBytesMax) throw new BadRequest(400, "chunk line too long");
+      return false;
+    }
+    this.#return = false;
+    if (this.#line === 0) return true;
+    this.#bytes += this.#line;
+    this.#line = 0;
+    return false;
+  }
+}
+
+class ChunkedDecoder implements BodyDecoder {
+  #state: "size" | "data" | "data-return" | "data-newline" | "trailer" | "done" = "size";
+  #left = 0;
+  readonly #size = new SizeLine();
+  readonly #trailer = new Trailer();
+  readonly remaining = undefined;
+
+  get done(): boolean {
+    return this.#state === "done";
+  }
+
+  decode(bytes: Buffer, joined = false): { readonly piece: Buffer | undefined; readonly used: number } {
+    let start = -1;
+    let end = -1;
+    let used = 0;
+    while (this.#state !== "done" && used < bytes.length) {
+      if (this.#state !== "data") {
+        this.#frame(bytes[used] as number);
+        used += 1;
+        continue;
+      }
+      if (start >= 0 && !joined) break;
+      const taken = Math.min(this.#left, bytes.length - used);
+      if (start < 0) start = end = used;
+      else bytes.copyWithin(end, used, used + taken);
+      end += taken;
+      used += taken;
+      this.#left -= taken;
+      if (this.#left === 0) this.#state = "data-return";
+    }
+    return { piece: start < 0 ? undefined : bytes.subarray(start, end), used };
+  }
+
+  #frame(byte: number): void {
+    switch (this.#state) {
+      case "size":
+        if (!this.#size.take(byte)) return;
+        this.#left = this.#size.size;
+        this.#state = this.#left === 0 ? "trailer" : "data";
+        return;
+      case "data-return":
+        if (byte === byteOf.newline) this.#state = "size";
+        else if (byte === byteOf.return) this.#state = "data-newline";
+        else throw malformed();
+        return;
+      case "data-newline":
+        if (byte !== byteOf.newline) throw malformed();
+        this.#state = "size";
+        return;
+      default:
+        if (this.#trailer.take(byte)) this.#state = "done";
+    }
+  }
+}
+
+export function createChunkedDecoder(): BodyDecoder {
+  return new ChunkedDecoder();
 }

@@ -6,6 +6,7 @@ import { limits } from "#base/limits.ts";
 import { takeOver } from "./hijack.ts";
 import { type BodyDecoder, createChunkedDecoder, createLengthDecoder } from "./listen-body.ts";
 import { BadRequest, findHeadEnd, headBytesMax, parseHead, type RequestHead } from "./listen-head.ts";
+import { type BodySink, borrowedPieces } from "./listen-pieces.ts";
 
 /** A head must be whole in this time from its first byte, so that a stalled client holds nothing for long. */
 const headTimeoutMs = 60_000;
@@ -19,13 +20,6 @@ const bodyBufferBytes = 256 * 1024;
 
 const nothing: Buffer = Buffer.alloc(0);
 const settled: Promise<void> = Promise.resolve();
-
-/** Where a body's pieces go. `piece` returns false to be left alone until `resumeBody`. */
-interface BodySink {
-  piece(bytes: Buffer): boolean;
-  end(): void;
-  fail(error: Error): void;
-}
 
 /** One request being answered; implemented by the exchange. */
 export interface Turn {
@@ -45,6 +39,8 @@ export class Connection {
   readonly #socket: Socket;
   readonly #begin: BeginTurn;
   #pending: Buffer = nothing;
+  /** Memory of the last read, where `#pending` is all of it that may still be needed. */
+  #lastRead: ArrayBuffer | undefined;
   /** Bytes of `#pending` known to hold no end of a head. */
   #scanned = 0;
   #head: RequestHead | undefined;
@@ -75,6 +71,10 @@ export class Connection {
   }
 
   readonly #onData = (chunk: Buffer): void => {
+    const { buffer } = chunk;
+    // What is cut from Node's pool never fills its buffer.
+    const isWhole = this.#pending.length === 0 && buffer.byteLength === chunk.length;
+    this.#lastRead = isWhole && buffer instanceof ArrayBuffer ? buffer : undefined;
     this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
     this.#pump();
   };
@@ -120,7 +120,7 @@ export class Connection {
   #step(): boolean {
     if (this.#turn === undefined) return this.#nextHead();
     if (this.#decoder === undefined || this.#sink === undefined || !this.#sinkReady) return false;
-    const { piece, used } = this.#decoder.decode(this.#pending);
+    const { piece, used } = this.#decoder.decode(this.#pending, true);
     this.#pending = used === this.#pending.length ? nothing : this.#pending.subarray(used);
     if (piece !== undefined) this.#sinkReady = this.#sink.piece(piece);
     if (this.#decoder?.done === true) {
@@ -271,6 +271,23 @@ export class Connection {
     };
     this.#wantBody(sink);
     return readable;
+  }
+
+  /** The body in pieces as they come. Each is valid until the next one is asked for: its memory is then given back. */
+  bodyPieces(): AsyncIterableIterator<Buffer> {
+    return borrowedPieces({
+      begin: (sink) => this.#wantBody(sink),
+      more: (used) => {
+        const isLast = used !== undefined && used.buffer === this.#lastRead && this.#pending.length === 0;
+        // Whoever used it may have given it back already.
+        if (isLast && this.#lastRead?.detached === false) this.#lastRead.transfer(0);
+        this.#sinkReady = true;
+        this.#pump();
+      },
+      end: (sink) => {
+        if (this.#sink === sink) this.#sink = undefined;
+      },
+    });
   }
 
   /** Resolves when the client may take more, rejects when it is gone. */

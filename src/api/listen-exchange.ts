@@ -109,6 +109,10 @@ export class HttpExchange implements Exchange, Turn {
     return this.#connection.bodyStream();
   }
 
+  bodyPieces(): AsyncIterable<Buffer> {
+    return this.#connection.bodyPieces();
+  }
+
   sendJson(status: number, body: unknown, headers?: Readonly<Record<string, string>>): void {
     // Go's encoder ends each value with a newline.
     this.#send(status, "application/json", `${JSON.stringify(body)}\n`, headers);

@@ -44,6 +44,8 @@ export interface Exchange {
   json<T>(schema: Schema<T>, options?: { emptyIsZero?: boolean }): Promise<T>;
   /** The body as it comes: for archives and images. */
   body(): Readable;
+  /** The body in pieces, each valid until the next one is asked for; for what is copied on at once. */
+  bodyPieces(): AsyncIterable<Buffer>;
 
   sendJson(status: number, body: unknown, headers?: Readonly<Record<string, string>>): void;
   sendText(status: number, text: string, headers?: Readonly<Record<string, string>>): void;

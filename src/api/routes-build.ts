@@ -98,7 +98,7 @@ function parametersOf(exchange: Exchange, room: () => Promise<void>): BuildParam
   // Without the parameter Docker's builder keeps nothing.
   const remove = query.get("rm") === undefined ? true : query.bool("rm");
   return {
-    body: exchange.body(),
+    body: exchange.bodyPieces(),
     remote: text("remote"),
     dockerfile: text("dockerfile"),
     tags: query.all("t").filter((tag) => tag !== ""),

@@ -45,7 +45,7 @@ async function save(images: ImageService, exchange: Exchange, names: readonly st
 async function load(images: ImageService, exchange: Exchange): Promise<void> {
   const { query } = exchange;
   const request = {
-    body: exchange.body(),
+    body: exchange.bodyPieces(),
     quiet: query.bool("quiet", true),
     platform: platformOf(query.get("platform")),
   };

@@ -5,7 +5,7 @@ import type { NativeHandle, NativeStream } from "./native-zlib.ts";
 
 export type Compression = "gzip" | "zstd" | "none";
 
-/** Bytes that `detectCompression` needs to see, unless the input is shorter. */
+/** Bytes that `detectFormat` needs to see, unless the input is shorter. */
 export const detectBytes = 10;
 
 const otherFormats: readonly (readonly ["xz" | "bzip2" | "lzip" | "zip", readonly number[]])[] = [
@@ -25,19 +25,7 @@ function isZstd(head: Uint8Array): boolean {
   return skippable || startsWith(head, [0x28, 0xb5, 0x2f, 0xfd]);
 }
 
-/**
- * Compression of a layer by the first bytes, whatever a media type claims. Formats that no media type has (bzip2, xz) are
- * refused by name.
- */
-export function detectCompression(head: Uint8Array): Compression {
-  const name = detectFormat(head);
-  if (name === "gzip" || name === "zstd" || name === "none") return name;
-  throw new EngineError("invalid", `${name} compressed archives are not supported: use gzip or zstd`, {
-    code: "unsupported-compression",
-  });
-}
-
-/** The format by its first bytes, also of those that only build contexts and ADD take. */
+/** The format by its first bytes, also of those that no media type of layers has. */
 export function detectFormat(head: Uint8Array): Compression | "xz" | "bzip2" | "lzip" | "zip" {
   if (startsWith(head, [0x1f, 0x8b])) return "gzip";
   if (isZstd(head)) return "zstd";

@@ -167,8 +167,14 @@ export class TarWriter {
     assert(chunk.length <= this.#left, "tar data beyond the size in the header");
     if (chunk.length === 0) return;
     this.#write(chunk);
-    this.#left -= chunk.length;
-    if (this.#left === 0 && this.#padding > 0) this.#write(zeros.subarray(0, this.#padding));
+    this.passed(chunk.length);
+  }
+
+  /** So many of the file's next bytes were put behind what this writer wrote, by the caller itself. */
+  passed(bytes: number): void {
+    assert(bytes <= this.#left, "tar data beyond the size in the header");
+    this.#left -= bytes;
+    if (bytes > 0 && this.#left === 0 && this.#padding > 0) this.#write(zeros.subarray(0, this.#padding));
   }
 
   /** Bytes of the current file that are still to come: what a reader of a shrinking file must fill up. */

@@ -43,6 +43,8 @@ const lineLengthMax = 65_535;
 const statementsMax = 10_000;
 
 const directivePattern = /^#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$/;
+const ownFrontend =
+  /^(?:(?:index\.)?docker\.io\/)?docker\/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?$/;
 const heredocKeywords: ReadonlySet<string> = new Set(["RUN", "COPY", "ADD"]);
 
 /** Splits a Dockerfile into its directives and statements. Throws `DockerfileError`. */
@@ -67,7 +69,8 @@ export function readStatements(text: string, file: string): DockerfileText {
     if (statements.length > statementsMax) throw fail("too many instructions", next.position.line);
   }
   if (statements.length === 0) throw fail("file with no instructions", 1);
-  return { file, lines, directives, statements, warnings: reader.warnings };
+  const warnings = [...frontendWarnings(directives.syntax), ...reader.warnings];
+  return { file, lines, directives, statements, warnings };
 }
 
 type Fail = (reason: string, line: number, column?: number) => DockerfileError;
@@ -95,6 +98,17 @@ function readDirectives(lines: readonly string[], fail: Fail): { directives: Dir
     },
     first: at,
   };
+}
+
+/**
+ * `# syntax=` names an image that would read the Dockerfile. None is run; Docker's own, of any version and channel, reads the
+ * language that is read here.
+ */
+function frontendWarnings(syntax: string): string[] {
+  const [image = ""] = syntax.split(/\s+/);
+  if (image === "" || ownFrontend.test(image)) return [];
+  const named = JSON.stringify(image.slice(0, 200));
+  return [`[WARNING]: The frontend ${named} is not run: read as a Dockerfile of docker/dockerfile:1`];
 }
 
 class StatementReader {

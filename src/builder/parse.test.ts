@@ -313,6 +313,32 @@ for (const [text, expected] of files) {
   });
 }
 
+const frontends: readonly (readonly [string, boolean])[] = [
+  ["docker/dockerfile", true],
+  ["docker/dockerfile:1", true],
+  ["docker/dockerfile:1.7-labs", true],
+  ["docker.io/docker/dockerfile-upstream:master", true],
+  [`docker/dockerfile:1@sha256:${"0".repeat(64)}`, true],
+  ["example.com/own/frontend:2", false],
+  ["docker/dockerfilex", false],
+  ["docker/other:1", false],
+];
+for (const [image, isOwn] of frontends) {
+  test(`frontend ${image}`, () => {
+    const { warnings, stages } = parseDockerfile(
+      `# syntax = ${image}\nFROM a\nRUN <<E\nb\nE\n`,
+      "Dockerfile",
+    );
+    assert.equal(stages[0]?.instructions.length, 1);
+    assert.deepEqual(
+      warnings,
+      isOwn
+        ? []
+        : [`[WARNING]: The frontend "${image}" is not run: read as a Dockerfile of docker/dockerfile:1`],
+    );
+  });
+}
+
 /** What is refused, the line it names, and a part of what it says. */
 const refused: readonly (readonly [string, number, string])[] = [
   ["", 1, "file with no instructions"],

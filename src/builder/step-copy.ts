@@ -39,6 +39,7 @@ export async function copyStep(build: StageBuild, instruction: CopyInstruction):
 
 async function copy(build: StageBuild, instruction: CopyInstruction, keyword: string): Promise<void> {
   const { deps, signal } = build.context;
+  const isAdd = instruction.kind === "add";
   const target = targetOf(build, instruction);
   const common = {
     target,
@@ -62,14 +63,19 @@ async function copy(build: StageBuild, instruction: CopyInstruction, keyword: st
       `When using ${keyword} with more than one source file, the destination must be a directory and end with a /`,
     );
   }
+  // What ADD does not unpack has no `file:` in front, as in Docker: the words then tell it from an archive that it does.
   const digests = await Promise.all(
-    specs.map((spec, index) => parts[index]?.digest ?? deps.snapshotter.copyDigest(spec, signal)),
+    specs.map(async (spec, index) => {
+      const digest = parts[index]?.digest ?? (await deps.snapshotter.copyDigest(spec, signal));
+      return isAdd && spec.source.kind === "files" ? digest.replace(/^file:/, "") : digest;
+    }),
   );
   const digest =
     digests.length === 1
       ? digests[0]
       : `multi:${createHash("sha256").update(digests.join(" ")).digest("hex")}`;
   const { chown, chmod, excludes, parents } = common;
+  const hasUnpack = instruction.kind === "add" && instruction.unpack !== undefined;
   // Docker puts no blank behind the owner.
   const owner = chown === "" ? "" : `--chown=${chown}`;
   const note = `${keyword} ${owner}${digest} in ${build.expand(instruction.target)} `;
@@ -85,7 +91,7 @@ async function copy(build: StageBuild, instruction: CopyInstruction, keyword: st
       specs.map(({ unpack }) => unpack),
     ],
     createdBy: `/bin/sh -c #(nop) ${note}`,
-    isToldByHistory: chmod === undefined && excludes.length === 0 && !parents && instruction.kind === "copy",
+    isToldByHistory: chmod === undefined && excludes.length === 0 && !parents && !hasUnpack,
     make: () => build.derive({ kind: "copy", specs }),
   });
 }

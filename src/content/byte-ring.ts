@@ -8,17 +8,17 @@ const cell = { written: 0, read: 1, state: 2 } as const;
 /** How long either side sleeps before it looks again whether it is still wanted. */
 const pollMs = 100;
 
-function partsOf(buffer: SharedArrayBuffer): { cells: BigInt64Array; bytes: Uint8Array } {
+function partsOf(buffer: SharedArrayBuffer): { cells: BigInt64Array; bytes: Buffer } {
   return {
     cells: new BigInt64Array(buffer, 0, cellBytes / 8),
-    bytes: new Uint8Array(buffer, cellBytes),
+    bytes: Buffer.from(buffer, cellBytes),
   };
 }
 
 export class RingWriter {
   readonly buffer: SharedArrayBuffer;
   readonly #cells: BigInt64Array;
-  readonly #bytes: Uint8Array;
+  readonly #bytes: Buffer;
   #written = 0;
   /** Of these the reader knows nothing yet: waking it costs more than copying a small piece. */
   #untold = 0;
@@ -42,8 +42,10 @@ export class RingWriter {
     const taken = Math.min(free, chunk.length);
     const at = this.#written % size;
     const first = Math.min(taken, size - at);
-    this.#bytes.set(chunk.subarray(0, first), at);
-    if (first < taken) this.#bytes.set(chunk.subarray(first, taken), 0);
+    // By Buffer: `set` moves single words where memory is shared.
+    const from = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
+    from.copy(this.#bytes, at, 0, first);
+    if (first < taken) from.copy(this.#bytes, 0, first, taken);
     this.#written += taken;
     this.#untold += taken;
     if (this.#untold >= 64 * 1024 || taken < chunk.length) this.tell();
@@ -80,7 +82,7 @@ export class RingWriter {
 
 export class RingReader {
   readonly #cells: BigInt64Array;
-  readonly #bytes: Uint8Array;
+  readonly #bytes: Buffer;
   readonly #checkWanted: () => void;
   #position = 0;
 

@@ -21,7 +21,10 @@ export interface BlobWriter extends AsyncDisposable {
   /** Bytes kept from an earlier attempt: ask the registry for the range from here. 0 when there are none. */
   readonly offset: number;
   get file(): GrowingFile;
-  /** Takes a chunk, which must not change afterwards; waits only while too many are on their way to the disk. */
+  /**
+   * Takes a chunk over: it must not change afterwards, and is empty once it is on its way to the disk, where it has its
+   * buffer to itself. Waits only while too many are on their way.
+   */
   write(chunk: Uint8Array): Promise<void>;
   /** No more bytes come: flushes, and tells the reader of `file` so. Implied by `commit` and by the expected size. */
   end(): Promise<void>;

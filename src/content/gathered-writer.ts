@@ -1,5 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import { errnoOf, SyscallError } from "#base/errors.ts";
+import { releaseBytes } from "#base/release-bytes.ts";
 
 /** A write of this size costs little more than a small one: so much is gathered first. */
 const gatherBytes = 256 * 1024;
@@ -8,7 +9,10 @@ const gatherMs = 2;
 /** Bytes accepted and not yet written, beyond which a writer is to wait. */
 const queuedBytesMax = 4 * 1024 * 1024;
 
-/** Appends to a file what comes in pieces of any size, many of them in one call. */
+/**
+ * Appends to a file what comes in pieces of any size, many of them in one call. The pieces are taken over: their memory
+ * goes back when they are written.
+ */
 export class GatheredWriter {
   readonly #handle: FileHandle;
   readonly #onWritten: (bytes: number) => void;
@@ -76,6 +80,7 @@ export class GatheredWriter {
         const { bytesWritten } = await this.#handle.writev(chunks);
         // A disk that is full takes a part first.
         if (bytesWritten !== wanted) throw new SyscallError("write", "ENOSPC");
+        for (const chunk of chunks) releaseBytes(chunk);
         this.#queuedBytes -= bytesWritten;
         this.#onWritten(bytesWritten);
         if (this.#queuedBytes < gatherBytes) break;

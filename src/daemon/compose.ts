@@ -30,7 +30,7 @@ import type { NetworkManager } from "#network/network.ts";
 import { createOciRuntime } from "#runtime/oci-runtime.ts";
 import type { Runtime } from "#runtime/runtime.ts";
 import { createShimHost } from "#runtime/shim-host.ts";
-import { LayerWorkers } from "#snapshot/layer-workers.ts";
+import { openLayerPools } from "#snapshot/layer-pools.ts";
 import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
 import type { Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
@@ -78,7 +78,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   const users = new ImageUsers();
   const foundation = await layFoundation(config, log, parts, users);
   const { database, events, snapshotter, volumes, images, runtime, networks } = foundation;
-  const copyWorkers = parts.use(new LayerWorkers({ size: copyThreadsMax }));
+  const copyPools = parts.use(openLayerPools({ work: { size: copyThreadsMax } }));
   const containers = parts.use(
     await createContainerEngine({
       dataRoot: config.dataRoot,
@@ -89,7 +89,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
       volumes,
       networks,
       runtime,
-      copyWorkers,
+      copyPools,
       events,
       clock,
       log,
@@ -105,7 +105,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
     dataRoot: config.dataRoot,
     execRoot: config.execRoot,
     removeTree: (directory, name) =>
-      copyWorkers.run<"remove">({ kind: "remove", directory, name, live: true }),
+      copyPools.work.run<"remove">({ kind: "remove", directory, name, live: true }),
     clock,
     log,
   });
@@ -138,7 +138,7 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
   };
 }
 
-/** Archives unpacked into containers and cache mounts removed at a time; a thread is there while one is. More wait. */
+/** Paths in containers that are looked at, and cache mounts that are removed, at a time. More wait. */
 const copyThreadsMax = 8;
 
 /** Three chains that need nothing of each other are made side by side: most of a start is waiting for helpers. */
@@ -186,19 +186,19 @@ async function composeStores(
   const database = parts.use(await openDatabase(join(dataRoot, "state.db"), { log, mustExist: inUse }));
   await users.load(database);
 
-  const workers = parts.use(new LayerWorkers());
+  const pools = parts.use(openLayerPools());
   const content = await createDiskStore({
     root: join(dataRoot, "content"),
     log,
     syncFileSystem: async (directory) => {
-      await workers.run<"sync">({ kind: "sync", directory });
+      await pools.work.run<"sync">({ kind: "sync", directory });
     },
   });
   const snapshotter = await createOverlaySnapshotter({
     root: join(dataRoot, "overlay2"),
     database,
     log,
-    workers,
+    pools,
   });
   const volumes = parts.use(
     await createVolumeStore({ root: join(dataRoot, "volumes"), database, clock, log }),

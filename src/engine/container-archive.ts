@@ -56,7 +56,7 @@ export async function archiveOfContainer(
   const either = AbortSignal.any([signal, copy.signal]);
   const stat = await statIn(ctx, files, place, either);
   const { path, asDirectory, name } = parseContainerPath(place.path);
-  const archive = ctx.copyWorkers.tar(
+  const archive = ctx.copyPools.streams.tar(
     {
       kind: "tar",
       directory: files.path,
@@ -87,7 +87,7 @@ export async function extractToContainer(
   const stop = new AbortController();
   const either = AbortSignal.any([signal, copy.signal, stop.signal]);
   const ring = new RingWriter(ringBytes);
-  const work = ctx.copyWorkers.run<"extract">(
+  const work = ctx.copyPools.fed.run<"extract">(
     {
       kind: "extract",
       root: files.path,
@@ -144,7 +144,7 @@ async function statIn(
   place: CopyPlace,
   signal: AbortSignal,
 ): Promise<PathStat> {
-  const stat = await ctx.copyWorkers.run<"path-stat">(
+  const stat = await ctx.copyPools.work.run<"path-stat">(
     { kind: "path-stat", root: files.path, path: place.path },
     { signal },
   );

@@ -6,7 +6,7 @@ import type { ImageStore } from "#image/image.ts";
 import type { NetworkManager } from "#network/network.ts";
 import type { LogReaders } from "#runtime/log-readers.ts";
 import type { Runtime, Sandbox } from "#runtime/runtime.ts";
-import type { LayerWorkers } from "#snapshot/layer-workers.ts";
+import type { LayerPools } from "#snapshot/layer-pools.ts";
 import type { Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
 import type { VolumeStore } from "#volume/volume.ts";
@@ -39,8 +39,8 @@ export interface ContainerEngineDeps {
   readonly volumes: VolumeStore;
   readonly networks: NetworkManager;
   readonly runtime: Runtime;
-  /** Threads for copies alone: a client that does not read or send holds up no other work. */
-  readonly copyWorkers: LayerWorkers;
+  /** Threads for copies alone: what a container has mounted may hang, and holds up no other work. */
+  readonly copyPools: LayerPools;
   readonly events: EventBus;
   readonly clock: Clock;
   readonly log: Log;

@@ -28,7 +28,7 @@ function targetOf(request: ImportRequest): Reference | undefined {
   return request.tag === "" ? withDefaultTag(reference) : withTag(reference, request.tag);
 }
 
-/** Makes an image of one layer from a tar archive (plain, gzip or zstd). Reports its id. */
+/** Makes an image of one layer from a tar archive (plain or compressed). Reports its id. */
 export async function importImage(
   ctx: ImageContext,
   request: ImportRequest,

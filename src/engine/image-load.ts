@@ -2,7 +2,6 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { detectBytes, detectCompression } from "#archive/compression.ts";
 import { chainIds, type DiffId, type Digest, type ImageId } from "#base/digest.ts";
 import { EngineError, messageOf } from "#base/errors.ts";
 import { shortId } from "#base/ids.ts";
@@ -11,13 +10,14 @@ import type { Hold } from "#image/byte-keeper.ts";
 import type { Image, ImageLayer } from "#image/image.ts";
 import { type ArchivedImage, readImageArchive } from "#image/image-archive.ts";
 import { hostPlatform } from "#image/platform.ts";
-import type { LayerProgress, WantedLayer } from "#image/unpack.ts";
+import { type LayerProgress, type WantedLayer, writeBack } from "#image/unpack.ts";
 import type { BundleMember } from "#snapshot/snapshotter.ts";
 import { type Descriptor, mediaTypes, type Platform } from "#wire/oci-image.ts";
 import { familiarString } from "#wire/reference.ts";
+import { mayBeOwnTar } from "./archive-style.ts";
 import { type ImageContext, imageEvent, type Report } from "./image-context.ts";
 import { holdImage, withKnownBlob } from "./image-make.ts";
-import { layerMediaTypes, pour } from "./layer-import.ts";
+import { archiveType, inOwnForm, otherArchive, pour } from "./layer-import.ts";
 
 export interface LoadRequest {
   readonly body: AsyncIterable<Uint8Array>;
@@ -123,7 +123,7 @@ async function assemble(
     const mediaType = await mediaTypeOf(descriptor, diffId, file);
     wanted.push({ descriptor: { ...descriptor, mediaType }, diffId, chainId: chains[index]! });
   }
-  await adoptLayers(ctx, archived, wanted, hold);
+  const foreign = await adoptLayers(ctx, archived, wanted, hold);
   const pulled = await ctx.puller.pull({
     layers: wanted,
     hold,
@@ -132,7 +132,9 @@ async function assemble(
       Promise.reject(new EngineError("invalid", `layer ${digest} of the archive is damaged`)),
     report: loadReporter(progress),
   });
-  const layers = await Promise.all(pulled.layers.map((layer) => settleBlob(ctx, layer, hold, signal)));
+  const layers = await Promise.all(
+    pulled.layers.map((layer) => settleBlob(ctx, layer, { foreign, hold, signal })),
+  );
   const documents: Digest[] = [];
   for (const bytes of archived.documents) {
     const digest = await ctx.content.put(bytes, { durable: false });
@@ -161,17 +163,20 @@ async function mediaTypeOf(descriptor: Descriptor, diffId: DiffId, path: string)
     return descriptor.mediaType;
   }
   await using file = await open(path, "r");
-  const { buffer } = await file.read(Buffer.alloc(detectBytes), 0, detectBytes, 0);
-  return layerMediaTypes[detectCompression(buffer)];
+  return await archiveType(file);
 }
 
-/** Archives of layers go to the content store, as if they had been downloaded. */
+/**
+ * Archives of layers go to the content store, as if they had been downloaded. Gives those of plain tars that packing the
+ * layer again would make otherwise: they stay, so their way to the disk begins.
+ */
 async function adoptLayers(
   ctx: ImageContext,
   archived: ArchivedImage,
   wanted: readonly WantedLayer[],
   hold: Hold,
-): Promise<void> {
+): Promise<ReadonlySet<Digest>> {
+  const foreign = new Set<Digest>();
   for (const [index, { descriptor, file }] of archived.layers.entries()) {
     const { diffId, chainId } = wanted[index]!;
     const isPlain = (descriptor.digest as string) === diffId;
@@ -179,25 +184,36 @@ async function adoptLayers(
     if (isPlain && ctx.snapshotter.find(diffId, chainId) !== undefined) continue;
     hold.blob(descriptor.digest);
     if (!(await ctx.content.has(descriptor.digest))) await ctx.content.adopt(file, descriptor.digest);
+    const path = ctx.content.pathOf(descriptor.digest);
+    if (!isPlain || (await mayBeOwnTar(path))) continue;
+    foreign.add(descriptor.digest);
+    void writeBack(path);
   }
+  return foreign;
 }
 
 /**
- * A plain archive is kept only where packing the layer again gives other bytes; what is not named by the image's row goes
- * with the hold.
+ * A plain archive is kept only where packing the layer again gives other bytes, one in no form of layers never; what is not
+ * named by the image's row goes with the hold.
  */
 async function settleBlob(
   ctx: ImageContext,
   layer: ImageLayer,
-  hold: Hold,
-  signal: AbortSignal,
+  { foreign, hold, signal }: { foreign: ReadonlySet<Digest>; hold: Hold; signal: AbortSignal },
 ): Promise<ImageLayer> {
   const { diffId, chainId, key, sizeBytes, blobDigest, blobSizeBytes = 0 } = layer;
   if (blobDigest === undefined) return await withKnownBlob(ctx, layer, hold);
   const bare = { diffId, chainId, key, sizeBytes };
+  if (layer.mediaType === otherArchive) {
+    const known = await withKnownBlob(ctx, bare, hold);
+    if (known.blobDigest !== undefined) return known;
+    const blob = await inOwnForm(ctx, layer, ctx.content.pathOf(blobDigest), hold, signal);
+    if (blob === undefined) return known;
+    return { ...bare, blobDigest: blob.digest, blobSizeBytes: blob.sizeBytes, mediaType: blob.mediaType };
+  }
   if ((blobDigest as string) !== diffId) return layer;
-  const packed = await ctx.snapshotter.pack(key, { signal });
-  return { ...(packed.diffId === diffId ? bare : layer), diffSizeBytes: blobSizeBytes };
+  const isOwn = !foreign.has(blobDigest) && (await ctx.snapshotter.pack(key, { signal })).diffId === diffId;
+  return { ...(isOwn ? bare : layer), diffSizeBytes: blobSizeBytes };
 }
 
 /** What was known of the image before stays: its parent, its documents, its compressed layers. */

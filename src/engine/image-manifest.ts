@@ -13,27 +13,28 @@ export interface ImageManifest {
   readonly mediaType: string;
 }
 
-/**
- * The manifest that the image came with, when all the layers it names are still here as they came. Undefined when there is
- * none, or some layer is kept in another form only.
- */
-export async function keptManifest(ctx: ImageContext, image: Image): Promise<ImageManifest | undefined> {
+/** The manifest that the image came with, undefined when there is none. The layers it names need not be here as they came. */
+export async function knownManifest(ctx: ImageContext, image: Image): Promise<ImageManifest | undefined> {
   if (image.manifestDigest === undefined || !(await ctx.content.has(image.manifestDigest))) return undefined;
   const bytes = await ctx.content.read(image.manifestDigest, limits.manifestBytesMax);
   const parsed = parseManifest(bytes, "");
   if (parsed.kind !== "manifest" || parsed.manifest.layers.length !== image.layers.length) return undefined;
-  for (const { digest } of parsed.manifest.layers) if (!(await ctx.content.has(digest))) return undefined;
   return { manifest: parsed.manifest, bytes, mediaType: parsed.mediaType };
 }
 
-/** The kept manifest, or one of the layers as they are: compressed where a blob is kept, plain else. */
+async function areHere(ctx: ImageContext, layers: readonly Descriptor[]): Promise<boolean> {
+  for (const { digest } of layers) if (!(await ctx.content.has(digest))) return false;
+  return true;
+}
+
+/** The manifest it came with, if all layers are here as they came, or one of the layers as they are: compressed where a blob is kept, plain else. */
 export async function manifestOf(
   ctx: ImageContext,
   image: Image,
   signal: AbortSignal,
 ): Promise<ImageManifest> {
-  const kept = await keptManifest(ctx, image);
-  if (kept !== undefined) return kept;
+  const known = await knownManifest(ctx, image);
+  if (known !== undefined && (await areHere(ctx, known.manifest.layers))) return known;
   const layers: Descriptor[] = [];
   for (const layer of image.layers) layers.push(await layerDescriptor(ctx, layer, signal));
   return await newManifest(ctx, image, layers);

@@ -1,16 +1,14 @@
-/** Use case: push. Layers side by side, then the config, then the manifest under its tag: a tag never points at less. */
-import { createReadStream } from "node:fs";
+/** Use case: push. Layers and the config side by side, then the manifest under its tag: a tag never points at less. */
 import { Readable } from "node:stream";
 import { type Digest, digestOf } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
-import { shortId } from "#base/ids.ts";
 import { limits } from "#base/limits.ts";
 import { Semaphore } from "#base/lock.ts";
 import type { Hold } from "#image/byte-keeper.ts";
 import type { Image, ImageLayer } from "#image/image.ts";
 import { formatPlatform, platformSatisfies } from "#image/platform.ts";
 import type { Credentials } from "#registry/credentials.ts";
-import type { PushBlob, PushOutcome, PushRepository } from "#registry/push-repository.ts";
+import type { PushBlob } from "#registry/push-repository.ts";
 import type { Descriptor, Platform } from "#wire/oci-image.ts";
 import {
   canonicalName,
@@ -25,7 +23,8 @@ import {
 } from "#wire/reference.ts";
 import { type ImageContext, imageEvent, type Report } from "./image-context.ts";
 import { holdImage } from "./image-make.ts";
-import { type ImageManifest, keptManifest, newManifest, ociLayerType } from "./image-manifest.ts";
+import { type ImageManifest, knownManifest, newManifest } from "./image-manifest.ts";
+import { type PushJob, type SentLayer, sendLayers } from "./image-push-layers.ts";
 
 export interface PushRequest {
   /** A repository, or a name with its tag. */
@@ -40,7 +39,6 @@ export interface PushRequest {
 const concurrentUploads = 5;
 /** Other repositories that a token is asked for: each costs the token server a decision. */
 const mountSourcesMax = 3;
-const barIntervalMs = 100;
 
 /** Pushes one tag, or all of a repository. What fails after the first line is the stream's last. */
 export async function pushImage(
@@ -124,15 +122,6 @@ function mountSources(ctx: ImageContext, target: Reference, images: readonly Ima
   return sources;
 }
 
-interface PushJob {
-  readonly ctx: ImageContext;
-  readonly repository: PushRepository;
-  readonly report: Report;
-  readonly signal: AbortSignal;
-  readonly slots: Semaphore;
-  readonly sources: ReadonlyMap<Digest, string>;
-}
-
 /** One image on its way to one tag. */
 class Push {
   readonly #job: PushJob;
@@ -145,12 +134,14 @@ class Push {
     const { ctx, repository, report, signal } = this.#job;
     await using hold = ctx.images.bytes.hold();
     await holdImage(ctx, image, hold);
-    const kept = await this.#manifestToKeep(image);
-    const layers = await this.#layers(image, kept, hold);
-    const { manifest, bytes, mediaType } = kept ?? (await newManifest(ctx, image, layers));
-    await repository.blob(await this.#config(image, manifest.config), { signal });
+    const kept = await this.#manifestToKeep(image, hold);
+    const document = await this.#send(image, kept, hold);
+    const { manifest, bytes, mediaType } = document;
     const digest = await repository.manifest(target.tag!, bytes, mediaType, signal);
-    await this.#remember(target, image, { manifest, bytes, mediaType }, kept === undefined, hold);
+    const name = { reference: withDigest(repositoryOf(target), digestOf(bytes)), digest: digestOf(bytes) };
+    await ctx.images.update(image.id, [name], (now) =>
+      kept === undefined ? withPacked(now, manifest.layers, name.digest) : now,
+    );
     report({ kind: "status", status: `${target.tag}: digest: ${digest} size: ${bytes.length}` });
     report({ kind: "aux", aux: { Tag: target.tag, Digest: digest, Size: bytes.length } });
     imageEvent(ctx, "push", familiarString(target), familiarName(target), image);
@@ -160,32 +151,42 @@ class Push {
    * A manifest from an archive whose layers are not compressed is not what a registry should hold; one that came from a
    * registry goes back as it is.
    */
-  async #manifestToKeep(image: Image): Promise<ImageManifest | undefined> {
+  async #manifestToKeep(image: Image, hold: Hold): Promise<ImageManifest | undefined> {
     const { ctx } = this.#job;
-    const kept = await keptManifest(ctx, image);
-    const isPlain = kept?.manifest.layers.some(({ mediaType }) => mediaType.endsWith(".tar")) === true;
-    return isPlain && ctx.images.digestsOf(image.id).length === 0 ? undefined : kept;
+    const known = await knownManifest(ctx, image);
+    if (known === undefined) return undefined;
+    const { layers } = known.manifest;
+    const isPlain = layers.some(({ mediaType }) => mediaType.endsWith(".tar"));
+    if (isPlain && ctx.images.digestsOf(image.id).length === 0) return undefined;
+    const found = await Promise.all(
+      layers.map(({ digest }, index) => this.#canKeep(image.layers[index]!, digest, hold)),
+    );
+    return found.every(Boolean) ? known : undefined;
   }
 
-  /** All layers, several at a time; the first failure stops the others. */
-  async #layers(image: Image, kept: ImageManifest | undefined, hold: Hold): Promise<Descriptor[]> {
-    const { report } = this.#job;
+  /**
+   * Whether a layer can be had as the manifest names it. One that was here before the image came was not fetched: then the
+   * registry may have it, or packing gives the same bytes again, as it does where the layer was first pushed from here.
+   */
+  async #canKeep(layer: ImageLayer, digest: Digest, hold: Hold): Promise<boolean> {
+    const { ctx, repository, signal } = this.#job;
+    if (await ctx.content.has(digest)) return true;
+    if (await repository.hasBlob(digest, signal)) return true;
+    return (await ctx.packer.pack(layer, hold, signal)).digest === digest;
+  }
+
+  /** Brings all that the manifest will name into the repository; the first failure stops the rest. */
+  async #send(image: Image, kept: ImageManifest | undefined, hold: Hold): Promise<ImageManifest> {
+    const { repository } = this.#job;
     const stop = new AbortController();
     const signal = AbortSignal.any([this.#job.signal, stop.signal]);
-    const done = new Map<string, Promise<Descriptor>>();
-    // Docker tells them top first.
-    for (const { diffId } of image.layers.toReversed()) {
-      report({ kind: "progress", id: shortId(diffId), action: "Preparing" });
-    }
-    const all = image.layers.map((layer, index) => {
-      const known = done.get(layer.diffId);
-      if (known !== undefined) return known;
-      const work = this.#layer(layer, kept?.manifest.layers[index], hold, signal);
-      done.set(layer.diffId, work);
-      return work;
-    });
+    const layers = sendLayers({ ...this.#job, signal }, image, kept, hold);
+    const document = kept === undefined ? this.#newManifest(image, layers, hold) : Promise.resolve(kept);
+    const config = this.#config(image, kept).then((blob) => repository.blob(blob, { signal }));
+    const all = [document, config, ...layers.map(({ sent }) => sent)] as const;
     try {
-      return await Promise.all(all);
+      await Promise.all(all);
+      return await document;
     } catch (error) {
       stop.abort(new EngineError("cancelled", "context canceled"));
       throw error;
@@ -194,83 +195,30 @@ class Push {
     }
   }
 
-  async #layer(
-    layer: ImageLayer,
-    kept: Descriptor | undefined,
-    hold: Hold,
-    signal: AbortSignal,
-  ): Promise<Descriptor> {
-    const { ctx, repository, slots, sources } = this.#job;
-    const id = shortId(layer.diffId);
-    const tell = (action: string): void => this.#job.report({ kind: "progress", id, action });
-    let slot = slots.tryAcquire();
-    if (slot === undefined) {
-      tell("Waiting");
-      slot = await slots.acquire();
-    }
-    using _slot = slot;
-    signal.throwIfAborted();
-    const descriptor = kept ?? (await this.#packed(layer, hold, signal));
-    const { digest, size } = descriptor;
-    const from = sources.get(digest);
-    const blob: PushBlob = {
-      digest,
-      sizeBytes: size,
-      open: (start) => createReadStream(ctx.content.pathOf(digest), { start, highWaterMark: 256 * 1024 }),
-    };
-    const outcome = await repository.blob(blob, {
-      signal,
-      ...(from === undefined ? {} : { mountFrom: [from] }),
-      onProgress: this.#bar(id, size),
-      onRetry: (seconds) => tell(`Retrying in ${seconds} second${seconds === 1 ? "" : "s"}`),
-    });
-    tell(textOf(outcome));
-    return descriptor;
+  /**
+   * A manifest of the layers as they were packed. It and they are flushed while they are still sent: what was made for this
+   * push serves the next, with equal digests.
+   */
+  async #newManifest(image: Image, layers: readonly SentLayer[], hold: Hold): Promise<ImageManifest> {
+    const { ctx } = this.#job;
+    const made = await newManifest(ctx, image, await Promise.all(layers.map(({ described }) => described)));
+    hold.blob(digestOf(made.bytes));
+    await ctx.content.put(made.bytes, { durable: false });
+    await ctx.content.sync();
+    return made;
   }
 
-  async #packed(layer: ImageLayer, hold: Hold, signal: AbortSignal): Promise<Descriptor> {
-    const { digest, sizeBytes, mediaType } = await this.#job.ctx.packer.pack(layer, hold, signal);
-    return { mediaType: ociLayerType(mediaType), digest, size: sizeBytes };
-  }
-
-  #bar(id: string, total: number): (sentBytes: number) => void {
-    let shownAt = 0;
-    return (current) => {
-      const now = performance.now();
-      if (now - shownAt < barIntervalMs && current < total) return;
-      shownAt = now;
-      this.#job.report({ kind: "progress", id, action: "Pushing", detail: { current, total } });
-    };
-  }
-
-  async #config(image: Image, { digest, size }: Descriptor): Promise<PushBlob> {
+  async #config(image: Image, kept: ImageManifest | undefined): Promise<PushBlob> {
     const bytes = await this.#job.ctx.content.read(image.id as string as Digest, limits.imageConfigBytesMax);
+    const { digest, size } = kept?.manifest.config ?? {
+      digest: image.id as string as Digest,
+      size: bytes.length,
+    };
     return {
       digest,
       sizeBytes: size,
       open: (start) => Readable.from([bytes.subarray(start)], { objectMode: false }),
     };
-  }
-
-  /** What was made for this push serves the next, with equal digests; the name by digest is Docker's `RepoDigests`. */
-  async #remember(
-    target: Reference,
-    image: Image,
-    { manifest, bytes }: ImageManifest,
-    isNew: boolean,
-    hold: Hold,
-  ): Promise<void> {
-    const { ctx } = this.#job;
-    const digest = digestOf(bytes);
-    if (isNew) {
-      hold.blob(digest);
-      await ctx.content.put(bytes, { durable: false });
-      await ctx.content.sync();
-    }
-    const name = { reference: withDigest(repositoryOf(target), digest), digest };
-    await ctx.images.update(image.id, [name], (now) =>
-      isNew ? withPacked(now, manifest.layers, digest) : now,
-    );
   }
 }
 
@@ -284,9 +232,4 @@ function withPacked(image: Image, layers: readonly Descriptor[], manifestDigest:
       return { ...layer, blobDigest: digest, blobSizeBytes: size, mediaType };
     }),
   };
-}
-
-function textOf(outcome: PushOutcome): string {
-  if (outcome.kind === "exists") return "Layer already exists";
-  return outcome.kind === "mounted" ? `Mounted from ${outcome.from}` : "Pushed";
 }

@@ -2,10 +2,11 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type Compression, detectBytes, detectCompression } from "#archive/compression.ts";
+import { type Compression, detectBytes, detectFormat } from "#archive/compression.ts";
 import type { Digest } from "#base/digest.ts";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
+import { releaseBytes } from "#base/release-bytes.ts";
 import type { RingWriter } from "#content/byte-ring.ts";
 import { GatheredWriter } from "#content/gathered-writer.ts";
 import { GrowingCells } from "#content/growing-cells.ts";
@@ -28,18 +29,28 @@ export interface ImportedLayer {
 const tellMs = 5;
 
 /** The media type of a layer's archive by its compression. */
-export const layerMediaTypes: Readonly<Record<Compression, string>> = {
+const layerMediaTypes: Readonly<Record<Compression, string>> = {
   none: mediaTypes.ociLayer,
   gzip: mediaTypes.ociLayerGzip,
   zstd: mediaTypes.ociLayerZstd,
 };
 
+/** For what no media type of layers describes (xz, bzip2): such an archive is unpacked and not kept. */
+export const otherArchive = "application/octet-stream";
+
+/** The media type of a layer's archive by its first bytes. */
+export async function archiveType(file: FileHandle): Promise<string> {
+  const { buffer } = await file.read(Buffer.alloc(detectBytes), 0, detectBytes, 0);
+  const format = detectFormat(buffer);
+  return format in layerMediaTypes ? layerMediaTypes[format as Compression] : otherArchive;
+}
+
 /** What importing needs of the image engine. */
 export type LayerImportContext = Pick<ImageContext, "content" | "images" | "snapshotter" | "temporaryDir">;
 
 /**
- * Unpacks a layer's archive (plain, gzip, zstd) while it still arrives: it goes through a file, since the worker that
- * unpacks reads one. The archive stays where packing the layer again would give other bytes. The layer and the blob are held
+ * Unpacks a layer's archive (plain, gzip, zstd, xz, bzip2) while it still arrives: it goes through a file, since the worker
+ * that unpacks reads one. The archive stays where packing the layer again would give other bytes. The layer and the blob are held
  * and neither sealed nor flushed.
  */
 export async function importLayer(
@@ -81,6 +92,7 @@ async function applyWhileSpooling(
   const applying = ctx.snapshotter.apply({
     source: { path, cells: cells.buffer },
     below: async () => [],
+    sentByClient: true,
     signal: both,
   });
   // A layer that cannot be unpacked ends the reading; a body that breaks off ends the unpacking.
@@ -103,7 +115,7 @@ async function applyWhileSpooling(
   return unpacked.value;
 }
 
-/** A compressed archive always stays; a plain one only when the layer's own packing differs. */
+/** An archive in a layer's compressed form always stays; any other only when the layer's own packing differs. */
 async function keepBlob(
   ctx: LayerImportContext,
   applied: AppliedLayer,
@@ -111,21 +123,54 @@ async function keepBlob(
   hold: Hold,
   signal: AbortSignal,
 ): Promise<ImportedLayer["blob"]> {
+  const mediaType = await archiveType(file);
+  if (mediaType === otherArchive) return await inOwnForm(ctx, applied, path, hold, signal);
   const isPlain = (applied.blobDigest as string) === applied.diffId;
-  if (isPlain && (await ctx.snapshotter.pack(applied.key, { signal })).diffId === applied.diffId) {
-    return undefined;
-  }
-  const { buffer } = await file.read(Buffer.alloc(detectBytes), 0, detectBytes, 0);
+  if (isPlain && (await packsAgain(ctx, applied, signal))) return undefined;
   hold.blob(applied.blobDigest);
   await ctx.content.adopt(path, applied.blobDigest);
-  return {
-    digest: applied.blobDigest,
-    sizeBytes: applied.blobSizeBytes,
-    mediaType: layerMediaTypes[detectCompression(buffer)],
-  };
+  return { digest: applied.blobDigest, sizeBytes: applied.blobSizeBytes, mediaType };
 }
 
-/** Writes what comes to a growing file, within `limits.layerBytesMax`. */
+/** Whether a layer's tar can be made again of its directory. */
+async function packsAgain(
+  ctx: LayerImportContext,
+  { key, diffId }: Pick<AppliedLayer, "key" | "diffId">,
+  signal: AbortSignal,
+): Promise<boolean> {
+  return (await ctx.snapshotter.pack(key, { signal })).diffId === diffId;
+}
+
+/**
+ * For an archive of no kind that layers are kept in: nothing where packing the layer again gives its tar, else that tar,
+ * compressed as layers are. Held and not flushed.
+ */
+export async function inOwnForm(
+  ctx: LayerImportContext,
+  layer: Pick<AppliedLayer, "key" | "diffId">,
+  path: string,
+  hold: Hold,
+  signal: AbortSignal,
+): Promise<ImportedLayer["blob"]> {
+  if (await packsAgain(ctx, layer, signal)) return undefined;
+  mkdirSync(ctx.temporaryDir, { recursive: true, mode: 0o700 });
+  const output = join(ctx.temporaryDir, `pack-${randomBytes(8).toString("hex")}`);
+  try {
+    const { blob, diffId } = await ctx.snapshotter.pack({ path }, { output, signal });
+    if (blob === undefined || diffId !== layer.diffId) {
+      throw new EngineError("system", `layer ${layer.diffId} changed while it was packed`, {
+        code: "damaged-layer",
+      });
+    }
+    hold.blob(blob.digest);
+    await ctx.content.adopt(output, blob.digest);
+    return { ...blob, mediaType: mediaTypes.ociLayerGzip };
+  } finally {
+    await rm(output, { force: true });
+  }
+}
+
+/** Writes what comes to a growing file, within `limits.layerBytesMax`; the pieces are taken over, as in `pour`. */
 async function spool(
   source: AsyncIterable<Uint8Array>,
   file: FileHandle,
@@ -149,7 +194,10 @@ async function spool(
   cells.settle("complete");
 }
 
-/** Hands what comes to a worker's ring, within `limits.layerBytesMax`; `what` is too large beyond it. */
+/**
+ * Hands what comes to a worker's ring, within `limits.layerBytesMax`; `what` is too large beyond it. The pieces are taken
+ * over: their memory goes back as soon as they are in the ring.
+ */
 export async function pour(
   source: AsyncIterable<Uint8Array>,
   ring: RingWriter,
@@ -165,6 +213,7 @@ export async function pour(
       const full = ring.write(chunk, signal);
       if (full !== undefined) await full;
       else if (signal.aborted) throw signal.reason;
+      releaseBytes(chunk);
     }
   } finally {
     clearInterval(tell);

@@ -233,8 +233,9 @@ export class LocalImageStore implements ImageStore {
     await this.#write(image, names);
   }
 
-  async #write(image: Image, names: readonly NewName[]): Promise<void> {
-    await this.#database.commit([putStatement(image), ...names.map((name) => nameStatement(name, image.id))]);
+  async #write(image: Image, names: readonly NewName[], durable = true): Promise<void> {
+    const statements = [putStatement(image), ...names.map((name) => nameStatement(name, image.id))];
+    await this.#database.commit(statements, { durable });
     this.#images.set(image.id, image);
     for (const { reference } of names) this.#setName(reference, image.id);
   }
@@ -246,7 +247,9 @@ export class LocalImageStore implements ImageStore {
     if (image === undefined) {
       throw new EngineError("notFound", `No such image: ${id}`, { code: "no-such-image" });
     }
-    await this.#write({ ...image, lastTaggedNs }, [{ reference }]);
+    // A name that it has already (a build of what is there): only the time is new, and losing that does no harm.
+    const isNew = this.#names.get(canonicalString(reference)) !== id;
+    await this.#write({ ...image, lastTaggedNs }, [{ reference }], isNew);
   }
 
   /**

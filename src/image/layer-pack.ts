@@ -10,6 +10,10 @@ import { mediaTypes } from "#wire/oci-image.ts";
 import type { Hold } from "./byte-keeper.ts";
 import type { ImageLayer } from "./image.ts";
 import type { LocalImageStore } from "./image-store.ts";
+import { PackingFile } from "./packing-file.ts";
+
+/** Less is packed in a moment, and can then be looked for and mounted instead of being sent. */
+const growingBytesMin = 8 * 1024 * 1024;
 
 /** A layer's compressed blob in the content store. */
 export interface PackedBlob {
@@ -41,10 +45,18 @@ export class LayerPacker {
     this.#temporaryDir = deps.temporaryDir;
   }
 
-  /** The layer's compressed blob, held. Not durable before the store's next `sync`. */
-  async pack(layer: ImageLayer, hold: Hold, signal: AbortSignal): Promise<PackedBlob> {
+  /**
+   * The layer's compressed blob, held. Not durable before the store's next `sync`. Where it has to be made first, and is not
+   * small, `onGrowing` is given the file that it grows in, to be disposed of by the caller.
+   */
+  async pack(
+    layer: ImageLayer,
+    hold: Hold,
+    signal: AbortSignal,
+    onGrowing?: (file: PackingFile) => void,
+  ): Promise<PackedBlob> {
     using _turn = await this.#locks.acquire(layer.diffId);
-    return (await this.#kept(layer, hold)) ?? (await this.#packNow(layer, hold, signal));
+    return (await this.#kept(layer, hold)) ?? (await this.#packNow(layer, hold, signal, onGrowing));
   }
 
   /** Compressed blobs of this layer or of another image's equal one. */
@@ -70,25 +82,44 @@ export class LayerPacker {
       : [{ blobDigest: blob.digest, blobSizeBytes: blob.sizeBytes, mediaType: blob.mediaType }];
   }
 
-  async #packNow(layer: ImageLayer, hold: Hold, signal: AbortSignal): Promise<PackedBlob> {
+  async #packNow(
+    layer: ImageLayer,
+    hold: Hold,
+    signal: AbortSignal,
+    onGrowing: ((file: PackingFile) => void) | undefined,
+  ): Promise<PackedBlob> {
     await mkdir(this.#temporaryDir, { recursive: true, mode: 0o700 });
     const output = join(this.#temporaryDir, `pack-${randomBytes(8).toString("hex")}`);
     const { blobDigest } = layer;
     // A plain archive is kept where packing the directory would give other bytes.
     const isKeptPlain = blobDigest !== undefined && (await this.#content.has(blobDigest));
     const source = isKeptPlain ? { path: this.#content.pathOf(blobDigest) } : layer.key;
-    const packed = await this.#snapshotter.pack(source, { output, signal });
+    const growing = new PackingFile(output);
+    let told = false;
+    const onWritten = (bytes: number): void => {
+      growing.grow(bytes);
+      if (told || bytes < growingBytesMin) return;
+      told = true;
+      if (onGrowing === undefined) return;
+      growing.open();
+      onGrowing(growing);
+    };
     try {
+      const packed = await this.#snapshotter.pack(source, { output, signal, onWritten });
       if (packed.diffId !== layer.diffId || packed.blob === undefined) {
         throw new EngineError("system", `layer ${layer.diffId} can no longer be packed as it was`, {
           code: "damaged-layer",
         });
       }
       hold.blob(packed.blob.digest);
+      growing.settle("complete");
       await this.#content.adopt(output, packed.blob.digest);
       const blob = { ...packed.blob, mediaType: mediaTypes.ociLayerGzip };
       this.#packed.set(layer.diffId, blob);
       return blob;
+    } catch (error) {
+      growing.settle("failed");
+      throw error;
     } finally {
       await rm(output, { force: true });
     }

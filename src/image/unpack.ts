@@ -244,7 +244,7 @@ export function registerError(error: unknown): EngineError {
  * Starts a blob's way to the disk while its layer is still unpacked, so that the flush of the whole image finds little
  * left. Only a head start: that flush is what counts.
  */
-async function writeBack(path: string): Promise<void> {
+export async function writeBack(path: string): Promise<void> {
   try {
     await using file = await open(path, "r");
     await file.datasync();

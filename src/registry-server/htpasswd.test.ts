@@ -1,5 +1,16 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -107,6 +118,42 @@ test("a changed file counts; one that cannot be read does not", async () => {
   assert.equal(await verifier.verify("bob", "secret"), true);
   writeFileSync(path, "");
   await until("bob", false);
+});
+
+test("a changed file keeps its owner, group and mode, and a link to it stays one", async () => {
+  const path = join(folder, "owned");
+  writeFileSync(path, "");
+  const isRoot = process.getuid!() === 0;
+  const owner = isRoot ? [65534, 65533] : [process.getuid!(), process.getgid!()];
+  chownSync(path, owner[0]!, owner[1]!);
+  chmodSync(path, 0o666);
+  symlinkSync("owned", join(folder, "link"));
+  const umask = process.umask(0o077);
+  try {
+    await editPasswordFile(join(folder, "link"), "ann", "one");
+  } finally {
+    process.umask(umask);
+  }
+  const { uid, gid, mode } = statSync(path);
+  assert.deepEqual([uid, gid, mode & 0o777], [...owner, 0o666]);
+  assert.ok(lstatSync(join(folder, "link")).isSymbolicLink());
+  assert.match(readFileSync(path, "utf8"), /^ann:/);
+  if (!isRoot) return;
+  // Somebody who may write into the folder, and not give files away.
+  chmodSync(folder, 0o777);
+  process.seteuid!(65534);
+  try {
+    await assert.rejects(editPasswordFile(path, "bob", "two"), {
+      message: /cannot keep the owner 65534:65533/,
+    });
+  } finally {
+    process.seteuid!(0);
+  }
+  assert.doesNotMatch(readFileSync(path, "utf8"), /bob/);
+  assert.deepEqual(
+    readdirSync(folder).filter((name) => name.startsWith(".htpasswd-")),
+    [],
+  );
 });
 
 test("passwords are set, changed and removed, and the rest of the file stays", async () => {

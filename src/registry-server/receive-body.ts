@@ -9,16 +9,17 @@ export class BodyBroken extends Error {
 }
 
 export interface BodyOptions {
-  /** Called with what has come, one call at a time; nobody changes the chunks afterwards. */
+  /** Called with what has come, one call at a time; the chunks are then its own, to keep or to release. */
   readonly write: (chunks: readonly Buffer[], bytes: number) => Promise<void>;
   /** Ends the body when nothing comes for so long. */
   readonly idleMs: number;
   readonly signal: AbortSignal;
   readonly onBytes?: (bytes: number) => void;
+  /** Bytes that have come and are not yet written: beyond, the connection is not read. */
+  readonly queuedBytesMax?: number;
 }
 
-/** Bytes that have come and are not yet written: beyond, the connection is not read. */
-const queuedBytesMax = 2 * 1024 * 1024;
+const queuedBytesUsual = 256 * 1024;
 const queuedChunksMax = 4096;
 
 /**
@@ -38,6 +39,7 @@ class IncomingBody {
   readonly #request: IncomingMessage;
   readonly #options: BodyOptions;
   readonly #idle: NodeJS.Timeout;
+  readonly #queuedBytesMax: number;
   #queue: Buffer[] = [];
   #queuedBytes = 0;
   #total = 0;
@@ -48,6 +50,7 @@ class IncomingBody {
   constructor(request: IncomingMessage, options: BodyOptions) {
     this.#request = request;
     this.#options = options;
+    this.#queuedBytesMax = options.queuedBytesMax ?? queuedBytesUsual;
     this.#idle = setTimeout(this.#onIdle, options.idleMs);
     request.on("data", this.#onData);
     request.on("end", this.#onEnd);
@@ -63,7 +66,8 @@ class IncomingBody {
     this.#queuedBytes += chunk.length;
     this.#options.onBytes?.(chunk.length);
     this.#idle.refresh();
-    if (this.#queuedBytes >= queuedBytesMax || this.#queue.length >= queuedChunksMax) this.#request.pause();
+    if (this.#queuedBytes >= this.#queuedBytesMax || this.#queue.length >= queuedChunksMax)
+      this.#request.pause();
     this.#wake?.();
   };
 

@@ -7,8 +7,10 @@ import type { Digest } from "#base/digest.ts";
 import { EngineError, errnoOf } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
 import { KeyedLock } from "#base/lock.ts";
+import { releaseBytes } from "#base/release-bytes.ts";
 import type { Database, Statement } from "#state/database.ts";
 import { hashFile } from "./hash-file.ts";
+import { HeadStart } from "./head-start.ts";
 import { BodyBroken, receiveBody } from "./receive-body.ts";
 import { algorithmOf, asContent, digestFrom } from "./registry-digest.ts";
 import { RegistryFault } from "./registry-fault.ts";
@@ -20,6 +22,8 @@ const uploadsMax = 16_384;
 const unfedMs = 10 * 60_000;
 /** A body of which nothing comes for so long is given up; what came is kept for a resume. */
 const bodyIdleMs = 60_000;
+/** Uploads that are flushed ahead at a time: each holds a thread of libuv's pool of four. */
+const headStartsMax = 2;
 
 export interface Upload {
   readonly id: string;
@@ -59,6 +63,9 @@ export class Uploads {
   readonly #sessions: Map<string, Upload>;
   readonly #locks = new KeyedLock();
   readonly #closing = new AbortController();
+  /** Bodies that are being received. */
+  #bodies = 0;
+  #headStarts = 0;
 
   /** Opens the folder; files that no row names are of uploads in one request, which cannot be resumed. */
   static async open(root: string, database: Database): Promise<Uploads> {
@@ -248,9 +255,15 @@ export class Uploads {
         throw error;
       },
     );
+    const ahead = new HeadStart(file, (flush) => this.#flushAhead(flush));
+    this.#bodies += 1;
     try {
       const received = await receiveBody(request, {
-        write: (chunks, bytes) => write(file, upload, chunks, bytes),
+        write: async (chunks, bytes) => {
+          await write(file, upload, chunks, bytes);
+          ahead.written(bytes);
+        },
+        queuedBytesMax: queuedBytesFor(this.#bodies),
         idleMs: bodyIdleMs,
         signal: AbortSignal.any([abort.signal, this.#closing.signal]),
         onBytes,
@@ -259,6 +272,7 @@ export class Uploads {
         await undo(file, upload, before);
         throw new RegistryFault(400, "SIZE_INVALID");
       }
+      await ahead.settled();
       if (isLast) await file.datasync();
     } catch (error) {
       // What came is kept: the client asks how much and goes on from there.
@@ -268,8 +282,19 @@ export class Uploads {
     } finally {
       upload.writer = undefined;
       upload.touchedAtMs = Date.now();
+      this.#bodies -= 1;
+      await ahead.settled().catch(() => {});
       await file.close();
     }
+  }
+
+  /** Undefined where enough of the others do it. */
+  #flushAhead(flush: () => Promise<void>): Promise<void> | undefined {
+    if (this.#headStarts >= headStartsMax) return undefined;
+    this.#headStarts += 1;
+    return flush().finally(() => {
+      this.#headStarts -= 1;
+    });
   }
 
   /** Forgets a session and what it brought. */
@@ -339,6 +364,12 @@ async function removeFile(path: string): Promise<void> {
   }
 }
 
+/** Bytes of one body that may wait for the disk: writes of many are cheaper; of many bodies each holds less. */
+function queuedBytesFor(bodies: number): number {
+  if (bodies <= 8) return 4 * 1024 * 1024;
+  return bodies <= 64 ? 1024 * 1024 : 256 * 1024;
+}
+
 /** Writes and hashes at the same time: the one in a thread of the pool, the other here. */
 async function write(
   file: FileHandle,
@@ -355,6 +386,7 @@ async function write(
     const { bytesWritten } = await written;
     if (bytesWritten !== bytes)
       throw new EngineError("unavailable", "no space left on device", { code: "ENOSPC" });
+    for (const chunk of chunks) releaseBytes(chunk);
     upload.sizeBytes += bytes;
   } catch (error) {
     upload.hash = undefined;

@@ -78,11 +78,12 @@ async function onePass(
       const fresh = skip === 0 ? chunk : chunk.subarray(Math.min(skip, chunk.length));
       skip -= chunk.length - fresh.length;
       if (fresh.length === 0) continue;
-      if (position.received + fresh.length > descriptor.size) throw wrongLength(descriptor);
+      const received = position.received + fresh.length;
+      if (received > descriptor.size) throw wrongLength(descriptor);
       rate.writing = true;
       await writer.write(fresh);
       rate.writing = false;
-      position.received += fresh.length;
+      position.received = received;
       options.onProgress?.(position.received);
     }
   } catch (error) {

@@ -25,6 +25,16 @@ export interface PushOptions {
   readonly onRetry?: (seconds: number) => void;
   /** Repositories of the same registry that may hold the blob; tried in order. */
   readonly mountFrom?: readonly string[];
+  /** This blob's upload, where it began before the blob was whole. */
+  readonly early?: EarlyUpload;
+}
+
+/** An upload that was begun without knowing length and digest, which only its end needs. */
+export interface EarlyUpload {
+  /** All of it was sent: where it is to be ended. Rejects where the registry would not have it so, or it broke off. */
+  readonly sent: Promise<URL>;
+  /** How far it got, wherever it broke off. */
+  state(): { readonly location: URL; readonly sentBytes: number } | undefined;
 }
 
 export type PushOutcome =
@@ -89,7 +99,8 @@ export class PushRepository {
 
   /** Brings a blob into the repository: not at all where it is, by mounting where that works, else by sending it. */
   async blob(blob: PushBlob, options: PushOptions): Promise<PushOutcome> {
-    const { signal, mountFrom = [] } = options;
+    const { signal, mountFrom = [], early } = options;
+    if (early !== undefined && (await this.#finishEarly(blob, early, options))) return { kind: "uploaded" };
     if (await this.hasBlob(blob.digest, signal)) return { kind: "exists" };
     let begun: Upload | undefined;
     for (const from of mountFrom) {
@@ -100,6 +111,45 @@ export class PushRepository {
     }
     await this.#upload(blob, begun ?? (await this.#begin(signal)), options);
     return { kind: "uploaded" };
+  }
+
+  /**
+   * Sends what grows while its length and digest are not known yet, as docker's own client does: POST, one PATCH without a
+   * length, and in `blob` the PUT that names the digest. Whatever goes wrong is for `blob` to mend. `open` gives all of it.
+   */
+  sendEarly(open: () => Readable, options: Pick<PushOptions, "signal" | "onProgress">): EarlyUpload {
+    let location: URL | undefined;
+    let sentBytes = 0;
+    const send = async (): Promise<URL> => {
+      ({ location } = await this.#begin(options.signal));
+      const answer = await this.#stream("PATCH", location, { open }, options.signal, (sent) => {
+        sentBytes = sent;
+        options.onProgress?.(sent);
+      });
+      return this.#location(answer);
+    };
+    const sent = send();
+    sent.catch(() => {});
+    return { sent, state: () => (location === undefined ? undefined : { location, sentBytes }) };
+  }
+
+  /** Ends an early upload; where it broke off, goes on with it if the registry can. False: to be sent as if nothing was. */
+  async #finishEarly(blob: PushBlob, early: EarlyUpload, options: PushOptions): Promise<boolean> {
+    const { signal } = options;
+    try {
+      await this.#finish(await early.sent, blob.digest, signal);
+      return true;
+    } catch (error) {
+      if (signal.aborted) throw cancelled(signal);
+      if (error instanceof EngineError && error.code === "wrong-digest") throw error;
+      await pauseAloud(retryDelay(error, 1, this.#timing) ?? 0, options);
+      const state = early.state();
+      if (state === undefined) return false;
+      const begun = await this.#resumed({ location: state.location, offset: 0 }, state.sentBytes, signal);
+      if (begun === undefined) return false;
+      await this.#upload(blob, begun, options);
+      return true;
+    }
   }
 
   /** Begins an upload. Undefined when the registry mounted the blob instead. */
@@ -203,19 +253,21 @@ export class PushRepository {
 
   async #send(blob: PushBlob, upload: Upload, options: PushOptions): Promise<void> {
     const { digest, sizeBytes } = blob;
-    let { location } = upload;
-    if (upload.offset > 0) {
-      if (upload.offset < sizeBytes) {
-        const range = `${upload.offset}-${sizeBytes - 1}`;
-        const answer = await this.#stream("PATCH", location, blob, upload.offset, options, {
-          "content-range": range,
-        });
-        location = this.#location(answer);
-      }
-      await this.#finish(location, digest, options.signal);
+    const { offset } = upload;
+    const { signal } = options;
+    const onSent = (sent: number): void => options.onProgress?.(offset + sent);
+    const body = { open: () => blob.open(offset), length: sizeBytes - offset };
+    if (offset === 0) {
+      const answer = await this.#stream("PUT", withDigest(upload.location, digest), body, signal, onSent);
+      checkDigest(answer, digest, "layer");
       return;
     }
-    checkDigest(await this.#stream("PUT", withDigest(location, digest), blob, 0, options), digest, "layer");
+    let { location } = upload;
+    if (body.length > 0) {
+      const range = { "content-range": `${offset}-${sizeBytes - 1}` };
+      location = this.#location(await this.#stream("PATCH", location, body, signal, onSent, range));
+    }
+    await this.#finish(location, digest, signal);
   }
 
   async #finish(location: URL, digest: Digest, signal: AbortSignal): Promise<void> {
@@ -230,22 +282,26 @@ export class PushRepository {
     checkDigest(answer, digest, "layer");
   }
 
+  /** Sends a body whose length is known, or comes to an end some time. */
   async #stream(
     method: "PUT" | "PATCH",
     path: URL,
-    blob: PushBlob,
-    from: number,
-    options: PushOptions,
+    { open, length }: { readonly open: () => Readable; readonly length?: number },
+    signal: AbortSignal,
+    onSent: (sentBytes: number) => void,
     headers: Readonly<Record<string, string>> = {},
   ): Promise<HttpAnswer> {
-    const length = blob.sizeBytes - from;
-    const watched = uploadStream(options.signal, this.#timing, (sent) => options.onProgress?.(from + sent));
+    const watched = uploadStream(signal, this.#timing, onSent);
     try {
       const answer = await this.#there.once({
         method,
         path,
-        headers: { ...headers, "content-type": "application/octet-stream", "content-length": String(length) },
-        ...(length === 0 ? {} : { body: () => watched.wrap(blob.open(from)) }),
+        headers: {
+          ...headers,
+          "content-type": "application/octet-stream",
+          ...(length === undefined ? {} : { "content-length": String(length) }),
+        },
+        ...(length === 0 ? {} : { body: () => watched.wrap(open()) }),
         signal: watched.signal,
       });
       await discard(answer);

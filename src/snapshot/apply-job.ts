@@ -1,12 +1,13 @@
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, mkdirSync, openSync, readSync } from "node:fs";
 import { basename, dirname } from "node:path";
-import { createDecompressor, DetectingDecompressor, detectCompression } from "#archive/compression.ts";
+import { DetectingDecompressor, detectFormat } from "#archive/compression.ts";
 import { TarReader } from "#archive/tar-read.ts";
 import { bytesOfText } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
+import { openArchive } from "./archive-format.ts";
 import { LayerApplier } from "./layer-apply.ts";
 import { type ApplyJob, type ApplyOutcome, abortCheck } from "./layer-job.ts";
 import { LayerStack } from "./layer-stack.ts";
@@ -111,9 +112,8 @@ function applyTo(
   };
   const archive = resources.use(
     new DetectingDecompressor((head) => {
-      const compression = detectCompression(head);
-      if (compression !== "none") diffHash = createHash("sha256");
-      return createDecompressor(compression, emit);
+      if (detectFormat(head) !== "none") diffHash = createHash("sha256");
+      return openArchive(head, emit);
     }),
   );
   for (let chunk = source.read(); chunk !== undefined; chunk = source.read()) {

@@ -9,7 +9,7 @@ import { EngineError } from "#base/errors.ts";
 import { createStreamDecoder } from "#sys/xz-bzip2.ts";
 
 /**
- * A decompressor for what users hand to a build: the formats of layers, and xz and bzip2. `head` is the beginning of the
+ * A decompressor for archives, by their first bytes, whatever a media type claims: the formats of layers, and xz and bzip2. `head` is the beginning of the
  * data. Throws `unsupported-compression` by name, `archive-limit` for bombs.
  */
 export function openArchive(head: Uint8Array, emit: Emit): Decompressor {

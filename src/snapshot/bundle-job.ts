@@ -1,13 +1,14 @@
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { createDecompressor, DetectingDecompressor, detectCompression } from "#archive/compression.ts";
+import { DetectingDecompressor } from "#archive/compression.ts";
 import type { TarEntry } from "#archive/tar-format.ts";
 import { TarReader, type TarSink } from "#archive/tar-read.ts";
 import { textOfBytes } from "#base/byte-string.ts";
 import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
 import { RingReader } from "#content/byte-ring.ts";
+import { openArchive } from "./archive-format.ts";
 import { cleanPath, joinPath, parentOf } from "./archive-path.ts";
 import { abortCheck, type BundleJob } from "./layer-job.ts";
 import type { BundleMember } from "./snapshotter.ts";
@@ -26,9 +27,7 @@ export function runBundle(job: BundleJob, control: Int32Array): BundleMember[] {
   const source = new RingReader(job.ring, abortCheck(control));
   const tar = new TarReader(sink, membersMax);
   const archive = resources.use(
-    new DetectingDecompressor((head) =>
-      createDecompressor(detectCompression(head), (chunk) => tar.push(chunk)),
-    ),
+    new DetectingDecompressor((head) => openArchive(head, (chunk) => tar.push(chunk))),
   );
   for (let chunk = source.read(chunkBytes); chunk !== undefined; chunk = source.read(chunkBytes)) {
     if (chunk === "failed")

@@ -37,6 +37,8 @@ export interface ExtractOptions {
   readonly target: ByteString;
   /** Neither a directory nor what is none replaces the other. */
   readonly noOverwriteDirNonDir: boolean;
+  /** Throws when the client is gone: a container may have nested directories without end. */
+  readonly checkAborted: () => void;
   /** Everything gets this owner instead of the archive's. */
   readonly owner?: { readonly uid: number; readonly gid: number };
 }
@@ -163,7 +165,7 @@ export class ContainerExtractor implements TarSink, Disposable {
       throw failed(`cannot overwrite ${before} ${showPath(this.#full(path))} with ${after} ${target}`);
     }
     if (wasDirectory && isDirectory) return true;
-    removeLiveTree(parentFd, name);
+    removeLiveTree(parentFd, name, this.#options.checkAborted);
     if (wasDirectory) this.#finish.dropBelow(path);
     return false;
   }

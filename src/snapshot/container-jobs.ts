@@ -59,10 +59,12 @@ export function runExtract(job: ExtractJob, control: Int32Array): undefined {
   }
   checkWritable(point.canonical, job.mounts, job.readonlyRoot);
   const { noOverwriteDirNonDir, owner } = job;
+  const checkAborted = abortCheck(control);
   const extractor = resources.use(
     new ContainerExtractor(rootFd, {
       target: point.canonical,
       noOverwriteDirNonDir,
+      checkAborted,
       ...(owner === undefined ? {} : { owner }),
     }),
   );
@@ -70,7 +72,7 @@ export function runExtract(job: ExtractJob, control: Int32Array): undefined {
   const archive = resources.use(
     new DetectingDecompressor((head) => openArchive(head, (chunk) => tar.push(chunk))),
   );
-  const source = new RingReader(job.ring, abortCheck(control));
+  const source = new RingReader(job.ring, checkAborted);
   for (let read = source.read(chunkBytes); read !== undefined; read = source.read(chunkBytes)) {
     if (read === "failed") throw new EngineError("cancelled", "context canceled", { code: "aborted" });
     archive.push(read);

@@ -1,5 +1,4 @@
-import { createHash, type Hash } from "node:crypto";
-import { writeFileSync } from "node:fs";
+import { createHash, type Hash, hash } from "node:crypto";
 import { DetectingDecompressor } from "#archive/compression.ts";
 import { cleanSlashPath, IgnoreRules, readIgnoreFile } from "#archive/ignore.ts";
 import type { TarEntry } from "#archive/tar-format.ts";
@@ -11,9 +10,9 @@ import { RingReader } from "#content/byte-ring.ts";
 import { openArchive } from "./archive-format.ts";
 import { cleanPath, parentOf } from "./archive-path.ts";
 import { ContextData } from "./context-data.ts";
-import { type ContextEntry, ContextTree, type Piece } from "./context-tree.ts";
+import { type ContextNode, ContextTree, holdContext, type Piece, plainNode } from "./context-tree.ts";
 import { abortCheck } from "./layer-job.ts";
-import { PathMap, readSmallFile } from "./source-tree.ts";
+import { impliedDirectory, PathMap, readSmallFile } from "./source-tree.ts";
 
 /** Takes in a build context while it arrives. */
 export interface ContextJob {
@@ -42,15 +41,24 @@ const entriesMax = 1_000_000;
 const xattrBytesMax = 64 * 1024;
 const chunkBytes = 1024 * 1024;
 
+/** The file whose data comes. */
+interface CurrentFile {
+  readonly path: ByteString;
+  readonly entry: TarEntry;
+  readonly pieces: Piece[];
+  /** Bytes hashed so far. */
+  filled: number;
+  hash: Hash | undefined;
+  /** Of a file that came in one piece. */
+  contentHash: string;
+}
+
 class ContextSink implements TarSink {
-  readonly entries = new PathMap<ContextEntry>();
+  readonly nodes = new PathMap<ContextNode>();
   readonly #data: ContextData;
   readonly #checkAborted: () => void;
   #sizeBytes = 0;
-  #current:
-    | { readonly path: ByteString; readonly entry: TarEntry; readonly pieces: Piece[]; readonly hash: Hash }
-    | undefined;
-  #filled = 0;
+  #current: CurrentFile | undefined;
 
   constructor(data: ContextData, checkAborted: () => void) {
     this.#data = data;
@@ -62,10 +70,10 @@ class ContextSink implements TarSink {
     this.#current = undefined;
     if (path === "") return;
     this.#makeParents(path);
-    const old = this.entries.get(path);
+    const old = this.nodes.get(path);
     if (old !== undefined && !(old.type === "directory" && entry.type === "directory"))
-      this.entries.remove(path);
-    if (this.entries.size >= entriesMax) {
+      this.nodes.remove(path);
+    if (this.nodes.size >= entriesMax) {
       throw new EngineError("invalid", "the build context has too many files", { code: "archive-limit" });
     }
     if (entry.type === "link") {
@@ -78,8 +86,7 @@ class ContextSink implements TarSink {
       if (this.#sizeBytes > limits.layerBytesMax)
         throw new EngineError("invalid", "the build context is too large", { code: "archive-limit" });
       this.#data.begin(entry);
-      this.#current = { path, entry, pieces: [], hash: createHash("sha256") };
-      this.#filled = 0;
+      this.#current = { path, entry, pieces: [], filled: 0, hash: undefined, contentHash: "" };
       return;
     }
     this.#set(path, entry, [], "");
@@ -93,56 +100,44 @@ class ContextSink implements TarSink {
     ownFile?: string,
   ): void {
     const xattrs = [...(entry.xattrs ?? [])].filter(([, value]) => value.length <= xattrBytesMax);
-    this.entries.set(path, {
-      path,
+    this.nodes.set(path, {
+      ...plainNode,
       type: entry.type,
       mode: entry.mode,
       sizeBytes: entry.sizeBytes,
-      mtimeNs: String(entry.mtimeNs),
-      linkPath: entry.type === "symlink" ? entry.linkPath : "",
+      mtimeNs: entry.mtimeNs,
+      linkPath: entry.type === "symlink" ? entry.linkPath : ("" as ByteString),
       pieces,
-      contentHash,
+      ...(contentHash === "" ? {} : { contentHash }),
       ...(ownFile === undefined ? {} : { ownFile }),
-      ...(xattrs.length === 0
-        ? {}
-        : { xattrs: xattrs.map(([name, value]) => [name, value.toString("base64")] as const) }),
+      ...(xattrs.length === 0 ? {} : { xattrs: new Map(xattrs) }),
     });
   }
 
   /** A name that stands where a directory is needed goes, as when the archive is unpacked. */
   #makeParents(path: ByteString): void {
     const parent = parentOf(path);
-    if (parent === "" || this.entries.get(parent)?.type === "directory") return;
+    if (parent === "" || this.nodes.get(parent)?.type === "directory") return;
     this.#makeParents(parent);
-    if (this.entries.get(parent) !== undefined) this.entries.remove(parent);
-    this.entries.set(parent, {
-      path: parent,
-      type: "directory",
-      mode: 0o755,
-      sizeBytes: 0,
-      mtimeNs: "0",
-      linkPath: "",
-      pieces: [],
-      contentHash: "",
-    });
+    if (this.nodes.get(parent) !== undefined) this.nodes.remove(parent);
+    this.nodes.set(parent, { ...impliedDirectory, pieces: [] });
   }
 
   #link(path: ByteString, entry: TarEntry): void {
-    const target = this.entries.get(cleanPath(entry.linkPath));
+    const target = this.nodes.get(cleanPath(entry.linkPath));
     if (target === undefined || target.type === "directory") {
       throw new EngineError("invalid", `archive link to a missing file: ${JSON.stringify(entry.linkPath)}`, {
         code: "bad-archive",
       });
     }
-    this.entries.set(path, { ...target, path });
+    this.nodes.set(path, target);
   }
 
   data(chunk: Uint8Array, offset: number): void {
     const current = this.#current;
     if (current === undefined) return;
-    if (offset > this.#filled) hashZeros(current.hash, offset - this.#filled, this.#checkAborted);
-    current.hash.update(chunk);
-    this.#filled = offset + chunk.length;
+    if (current.entry.sizeBytes === chunk.length) current.contentHash = hash("sha256", chunk, "hex");
+    else this.#hashPart(current, chunk, offset);
     const position = this.#data.write(chunk, offset);
     const last = current.pieces.at(-1);
     if (last !== undefined && last[0] + last[2] === offset && last[1] + last[2] === position) {
@@ -150,13 +145,27 @@ class ContextSink implements TarSink {
     } else current.pieces.push([offset, position, chunk.length]);
   }
 
+  #hashPart(current: CurrentFile, chunk: Uint8Array, offset: number): void {
+    current.hash ??= createHash("sha256");
+    if (offset > current.filled) hashZeros(current.hash, offset - current.filled, this.#checkAborted);
+    current.hash.update(chunk);
+    current.filled = offset + chunk.length;
+  }
+
   end(): void {
     const current = this.#current;
     if (current === undefined) return;
     this.#current = undefined;
-    const { path, entry, pieces, hash } = current;
-    if (entry.sizeBytes > this.#filled) hashZeros(hash, entry.sizeBytes - this.#filled, this.#checkAborted);
-    this.#set(path, entry, pieces, hash.digest("hex"), this.#data.end());
+    const { path, entry, pieces } = current;
+    this.#set(path, entry, pieces, this.#contentHash(current), this.#data.end());
+  }
+
+  #contentHash(current: CurrentFile): string {
+    if (current.contentHash !== "") return current.contentHash;
+    const whole = current.hash ?? createHash("sha256");
+    const { sizeBytes } = current.entry;
+    if (sizeBytes > current.filled) hashZeros(whole, sizeBytes - current.filled, this.#checkAborted);
+    return whole.digest("hex");
   }
 }
 
@@ -188,44 +197,36 @@ export function runContext(job: ContextJob, control: Int32Array): ContextOutcome
   archive.finish();
   tar.finish();
   data.finish();
-  return finishIndex(job, sink.entries, job.dataPath);
+  return finishIndex(job, sink.nodes);
 }
 
-function finishIndex(job: ContextJob, entries: PathMap<ContextEntry>, dataPath: string): ContextOutcome {
-  const write = (): void => {
-    const lines = [...entries.entries()].map(([, entry]) => JSON.stringify(entry));
-    writeFileSync(job.indexPath, [dataPath, ...lines].join("\n"), { mode: 0o600 });
-  };
-  write();
-  using tree = ContextTree.load(job.indexPath);
+function finishIndex(job: ContextJob, nodes: PathMap<ContextNode>): ContextOutcome {
+  using tree = new ContextTree(nodes, job.dataPath);
   const dockerfile = textOf(tree, job.dockerfile);
   const ignore = textOf(tree, `${job.dockerfile}.dockerignore`) ?? textOf(tree, ".dockerignore");
   if (ignore !== undefined) {
     const rules = new IgnoreRules(readIgnoreFile(ignore));
-    const isChanged =
-      job.appliesIgnore === true ? dropAll(entries, rules) : dropOwn(entries, rules, job.dockerfile);
-    if (isChanged) write();
+    if (job.appliesIgnore === true) dropAll(nodes, rules);
+    else dropOwn(nodes, rules, job.dockerfile);
   }
-  return { entries: entries.size, dockerfile };
+  tree.save(job.indexPath);
+  holdContext(job.indexPath, tree);
+  return { entries: nodes.size, dockerfile };
 }
 
 /** A client leaves ignored files out, but must send these: they are not to be seen by COPY when they are ignored. */
-function dropOwn(entries: PathMap<ContextEntry>, rules: IgnoreRules, dockerfile: string): boolean {
+function dropOwn(nodes: PathMap<ContextNode>, rules: IgnoreRules, dockerfile: string): void {
   const own = [".dockerignore", cleanSlashPath(dockerfile), `${cleanSlashPath(dockerfile)}.dockerignore`];
-  const hidden = own.filter((path) => rules.excludes(path) && entries.get(bytesOfText(path)) !== undefined);
-  for (const path of hidden) entries.remove(bytesOfText(path));
-  return hidden.length > 0;
+  for (const path of own) if (rules.excludes(path)) nodes.remove(bytesOfText(path));
 }
 
 /** Everything that is ignored; a directory stays where something below it was taken back in. */
-function dropAll(entries: PathMap<ContextEntry>, rules: IgnoreRules): boolean {
-  const before = entries.size;
-  const hidden = [...entries.entries()].filter(([path]) => rules.excludes(textOfBytes(path as ByteString)));
+function dropAll(nodes: PathMap<ContextNode>, rules: IgnoreRules): void {
+  const hidden = [...nodes.entries()].filter(([path]) => rules.excludes(textOfBytes(path as ByteString)));
   hidden.sort(([left], [right]) => right.length - left.length);
   for (const [path, { type }] of hidden) {
-    if (type !== "directory" || entries.list(path).length === 0) entries.remove(path as ByteString);
+    if (type !== "directory" || nodes.list(path).length === 0) nodes.remove(path as ByteString);
   }
-  return entries.size < before;
 }
 
 function textOf(tree: ContextTree, path: string): string | undefined {

@@ -2,7 +2,7 @@ import { cleanSlashPath, hasWildcards, IgnoreRules, matchPath } from "#archive/i
 import { type ByteString, bytesOfText, textOfBytes } from "#base/byte-string.ts";
 import { EngineError, errnoOf } from "#base/errors.ts";
 import { baseOf, joinPath } from "./archive-path.ts";
-import { ContextTree, type LooseFile } from "./context-tree.ts";
+import { ContextTree, type LooseFile, openContext } from "./context-tree.ts";
 import type { ModeChange } from "./mode-change.ts";
 import { resolveIn, type SourceTree, type TreeNode } from "./source-tree.ts";
 import { StackTree } from "./stack-tree.ts";
@@ -45,7 +45,7 @@ export interface Selected {
 export function openTree(source: TreeSource): SourceTree {
   switch (source.kind) {
     case "context":
-      return ContextTree.load(source.indexPath);
+      return openContext(source.indexPath);
     case "files":
       return ContextTree.ofFiles(source.files);
     case "layers":

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { constants, fsyncSync, mkdirSync } from "node:fs";
 import { basename, dirname } from "node:path";
+import { ChunkSink } from "#archive/chunk-sink.ts";
 import { TarReader } from "#archive/tar-read.ts";
 import { type ByteString, bytesOfText } from "#base/byte-string.ts";
 import { openBytesBeneath, openRoot } from "#sys/beneath.ts";
@@ -15,6 +16,7 @@ import { LayerOutput } from "./layer-output.ts";
 import { removeTreeAt } from "./remove-tree.ts";
 import { writeSquashed } from "./squash-layer.ts";
 import { StackTree } from "./stack-tree.ts";
+import { TarInOrder } from "./tar-in-order.ts";
 import { writeTreeTar } from "./tree-tar.ts";
 import { walkTree } from "./tree-walk.ts";
 
@@ -110,11 +112,11 @@ function fromUpper(
       ...(mtimeNsMax === undefined ? {} : { mtimeNsMax }),
       omit: new Set(source.omit.map((path) => bytesOfText(path.replace(/^\/+/, "")))),
     };
-    const write = (chunk: Uint8Array): void => {
+    const sink = sinkOf((chunk) => {
       sums.add(chunk);
       tar.push(chunk);
-    };
-    writeTreeTar(upperFd, write, options);
+    });
+    writeTreeTar(upperFd, sink, options);
   } finally {
     closeFd(upperFd);
   }
@@ -124,20 +126,49 @@ function fromUpper(
   return { ...sums.result(), sizeBytes, usedBelow, isEmpty: sums.tarBytes <= 1024 };
 }
 
-/** What a COPY writes has an order of its own: the layer is hashed when it is whole. It names every parent itself. */
+/**
+ * A layer of entries made here. They name every parent themselves. Its tar is hashed while it is made, or, where they come in
+ * another order than the tar's, when it is whole.
+ */
 function fromEntries(
   { job, rootFd, below, applier, mtimeNsMax, checkAborted }: DeriveWork,
   source: Exclude<DeriveSource, { kind: "upper" }>,
 ): Written {
-  const output = new LayerOutput(applier, checkAborted);
+  const sums = new TarSums(checkAborted);
+  const sink = sinkOf((chunk) => sums.add(chunk));
+  const tar = new TarInOrder((chunk) => {
+    if (chunk.length < chunkBytes / 8) return sink.write(chunk);
+    sink.flush();
+    sums.add(chunk);
+  });
+  const output = new LayerOutput(applier, tar, checkAborted);
   const entries = new LayerEntries(output, below, mtimeNsMax);
   if (source.kind === "copy") for (const spec of source.specs) writeCopy(spec, entries, checkAborted);
   else if (source.kind === "squash") writeSquashed(source.layers, job.below, entries, checkAborted);
   else writeDirectory(source.path, source.chown, BigInt(source.mtimeNs), entries);
   const { sizeBytes } = applier.complete();
+  const rest = { sizeBytes, usedBelow: false, isEmpty: output.isEmpty };
+  if (!tar.finish(rootFd)) return { ...packedSums(rootFd, checkAborted), ...rest };
+  sink.flush();
+  return { ...sums.result(), ...rest };
+}
+
+function packedSums(rootFd: number, checkAborted: () => void): ReturnType<TarSums["result"]> {
   const sums = new TarSums(checkAborted);
-  writeTreeTar(rootFd, (chunk) => sums.add(chunk), { below: "anything" });
-  return { ...sums.result(), sizeBytes, usedBelow: false, isEmpty: output.isEmpty };
+  const sink = sinkOf((chunk) => sums.add(chunk));
+  writeTreeTar(rootFd, sink, { below: "anything", still: true });
+  return sums.result();
+}
+
+const chunkBytes = 1024 * 1024;
+
+/** `take` gets chunks that are valid only during the call. */
+function sinkOf(take: (chunk: Buffer) => void): ChunkSink {
+  const chunk = Buffer.allocUnsafeSlow(chunkBytes);
+  return new ChunkSink(
+    () => chunk,
+    (bytes) => take(chunk.subarray(0, bytes)),
+  );
 }
 
 class TarSums {
@@ -171,7 +202,7 @@ function flushFew(rootFd: number): boolean {
   const names: { readonly dirFd: number; readonly path: ByteString }[] = [];
   walkTree(rootFd, ({ path, stat }) => {
     if (stat.type === S_IFREG || stat.type === S_IFDIR) names.push({ dirFd: rootFd, path });
-    return names.length <= flushedNamesMax;
+    return names.length > flushedNamesMax ? "stop" : undefined;
   });
   if (names.length > flushedNamesMax) return false;
   for (const { dirFd, path } of [...names, { dirFd: rootFd, path: "." as ByteString }]) {

@@ -1,4 +1,4 @@
-import { constants, ftruncateSync, readSync, writeSync } from "node:fs";
+import { constants, fstatSync, ftruncateSync, readSync, writeSync } from "node:fs";
 import type { TarEntry } from "#archive/tar-format.ts";
 import type { TarSink } from "#archive/tar-read.ts";
 import { type ByteString, textOfBytes } from "#base/byte-string.ts";
@@ -53,6 +53,14 @@ const createFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
 /** An attribute that would change how later files of the directory are made: set at the end. */
 const defaultAcl = "system.posix_acl_default";
 
+interface OpenFile {
+  readonly fd: number;
+  readonly entry: TarEntry;
+  holes: boolean;
+  /** It belongs to root since it was made. */
+  readonly owned: boolean;
+}
+
 export interface ApplyResult {
   /** Regular files once an inode, and symlink targets: what Docker's graph drivers report as a layer's size. */
   readonly sizeBytes: number;
@@ -77,13 +85,17 @@ export class LayerApplier implements TarSink, Disposable {
   /** Something that counted was removed again, so the sum is taken from the tree. */
   #recount = false;
   #usedBelow = false;
-  #file: { readonly fd: number; readonly entry: TarEntry; holes: boolean } | undefined;
+  /** Every directory so far belongs to group 0, so a new file does, too: also where directories give theirs to what is in them. */
+  #groupIsRoot: boolean;
+  #file: OpenFile | undefined;
 
   constructor(rootFd: number, below?: LayerStack) {
     this.#rootFd = rootFd;
     this.#below = below;
+    this.#groupIsRoot = fstatSync(rootFd).gid === 0;
     this.#parents = new ParentDirectories(rootFd, below, (path, mtimeNs) => {
       this.#usedBelow = true;
+      this.#groupIsRoot = false;
       this.#countInode();
       if (mtimeNs !== undefined) this.#finish.set(path, { mtimeNs });
     });
@@ -122,7 +134,7 @@ export class LayerApplier implements TarSink, Disposable {
     try {
       if (file.holes) ftruncateSync(file.fd, file.entry.sizeBytes);
       // Owner first: it clears setuid bits and file capabilities. Times last: writes change them.
-      chownFd(file.fd, file.entry.uid, file.entry.gid);
+      if (!file.owned) chownFd(file.fd, file.entry.uid, file.entry.gid);
       this.#setXattrs(file.entry, (attribute, value) => setXattrFd(file.fd, attribute, value));
       chmodFd(file.fd, file.entry.mode);
       setTimesFd(file.fd, file.entry.mtimeNs, file.entry.mtimeNs);
@@ -156,7 +168,7 @@ export class LayerApplier implements TarSink, Disposable {
     );
     // On its way to the disk while the rest of the layer is made.
     startWriteback(fd);
-    this.#file = { fd, entry, holes: false };
+    this.#file = { fd, entry, holes: false, owned: false };
     this.end();
     return true;
   }
@@ -183,6 +195,7 @@ export class LayerApplier implements TarSink, Disposable {
 
   #applyRoot(entry: TarEntry): void {
     const here = "." as ByteString;
+    if (entry.gid !== 0) this.#groupIsRoot = false;
     chownAt(this.#rootFd, here, entry.uid, entry.gid);
     this.#setXattrs(entry, (attribute, value) => setXattrAt(this.#rootFd, here, attribute, value));
     chmodAt(this.#rootFd, here, entry.mode);
@@ -243,7 +256,8 @@ export class LayerApplier implements TarSink, Disposable {
     const fd = tryOpenNameAt(parentFd, name, createFlags, 0o600);
     // ELOOP: O_NOFOLLOW met a symlink, which O_EXCL reports as EEXIST on most but not all file systems.
     if (typeof fd === "string") throw new SyscallError("openat", fd === "ELOOP" ? "EEXIST" : fd, name);
-    this.#file = { fd, entry, holes: entry.sparse !== undefined };
+    const owned = this.#groupIsRoot && entry.uid === 0 && entry.gid === 0;
+    this.#file = { fd, entry, holes: entry.sparse !== undefined, owned };
   }
 
   #directory(entry: TarEntry, path: ByteString, name: ByteString): void {
@@ -262,6 +276,7 @@ export class LayerApplier implements TarSink, Disposable {
         if (old !== undefined && isWhiteout(old)) setXattrAt(parentFd, name, opaqueAttribute, yes);
       }
     }
+    if (entry.gid !== 0) this.#groupIsRoot = false;
     chownAt(parentFd, name, entry.uid, entry.gid);
     let acl: Buffer | undefined;
     this.#setXattrs(entry, (attribute, value) => {

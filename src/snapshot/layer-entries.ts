@@ -112,8 +112,9 @@ export class LayerEntries {
     if (node.identity !== undefined) this.#linked.set(node.identity, path);
     const header = this.#headerOf(path, node);
     const own = tree.take?.(from);
-    if (own !== undefined && this.#output.adopt(header, own)) return;
+    const read = (write: (chunk: Uint8Array) => void): void => tree.read(from, write);
+    if (own !== undefined && this.#output.adopt(header, own, read)) return;
     this.#output.entry(header);
-    tree.read(from, (chunk) => this.#output.data(chunk));
+    read((chunk) => this.#output.data(chunk));
   }
 }

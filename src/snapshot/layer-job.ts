@@ -20,12 +20,18 @@ export type LayerJob =
   | { readonly kind: "changes"; readonly upper: string; readonly below: readonly string[] }
   | BundleJob
   | PackJob
+  | PackHelpJob
   | ContextJob
   | CopyDigestJob
   | DeriveJob
   | PathStatJob
   | ExtractJob
   | TarJob;
+
+/** Jobs that leave a thread the context it has in memory: they may be of the same build. */
+export function readsContext(job: LayerJob): job is CopyDigestJob | DeriveJob {
+  return job.kind === "copy-digest" || job.kind === "derive";
+}
 
 /** A name in a directory, and all below it. */
 interface RemoveJob {
@@ -39,10 +45,18 @@ interface RemoveJob {
 /** A finished layer as a tar, measured and perhaps compressed (pack-job.ts). */
 export interface PackJob {
   readonly kind: "pack";
-  /** A layer's directory, or a plain tar. */
+  /** A layer's directory, or an archive in any of the forms that are read. */
   readonly source: { readonly directory: string } | { readonly path: string };
   /** File to be made, gzip compressed; undefined: only the sums. */
   readonly output?: string;
+  /** Memory through which other threads may help to compress (pack-blocks.ts). */
+  readonly blocks?: SharedArrayBuffer;
+}
+
+/** Compresses what another thread packs, until that is done. */
+export interface PackHelpJob {
+  readonly kind: "pack-help";
+  readonly blocks: SharedArrayBuffer;
 }
 
 /** An archive of images, taken apart (bundle-job.ts). */
@@ -113,6 +127,7 @@ export interface JobResults {
   changes: readonly Change[];
   bundle: readonly BundleMember[];
   pack: PackOutcome;
+  "pack-help": undefined;
   "path-stat": PathStat | undefined;
   extract: undefined;
   tar: undefined;

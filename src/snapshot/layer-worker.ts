@@ -1,6 +1,7 @@
 import { closeSync, openSync } from "node:fs";
 import { release } from "node:os";
 import { parentPort } from "node:worker_threads";
+import { ChunkSink } from "#archive/chunk-sink.ts";
 import { bytesOfText } from "#base/byte-string.ts";
 import { openRoot } from "#sys/beneath.ts";
 import { closeFd } from "#sys/files.ts";
@@ -11,6 +12,7 @@ import { runBundle } from "./bundle-job.ts";
 import { runExtract, runPathStat } from "./container-jobs.ts";
 import { isLeftOut } from "./container-path.ts";
 import { runContext } from "./context-job.ts";
+import { releaseContext } from "./context-tree.ts";
 import { runCopyDigest, runDerive } from "./derive-job.ts";
 import { layerChanges } from "./layer-changes.ts";
 import {
@@ -19,11 +21,13 @@ import {
   type JobMessage,
   type JobReply,
   type LayerJob,
+  readsContext,
   type TarJob,
   toFailure,
 } from "./layer-job.ts";
 import { LayerStack } from "./layer-stack.ts";
 import { removeLiveTree } from "./live-remove.ts";
+import { helpPacking } from "./pack-blocks.ts";
 import { runPack } from "./pack-job.ts";
 import { removeTreeAt } from "./remove-tree.ts";
 import { writeMergedTar, writeTreeTar } from "./tree-tar.ts";
@@ -35,7 +39,7 @@ if (port === null) throw new Error("layer-worker runs only as a worker thread");
 
 /** Progress is for a human's eye: messages beyond ten a second only cost. */
 const progressIntervalMs = 100;
-const streamChunkBytes = 256 * 1024;
+const streamChunkBytes = 512 * 1024;
 
 // Of four busy threads on two cores each would delay the event loop by its time slice.
 workInLongSlices(release());
@@ -63,49 +67,28 @@ function progressOf(id: number): (consumedBytes: number) => void {
   };
 }
 
-/** Gathers small writes into chunks and waits for the reader's credit before each, so that memory stays bounded. */
-class ChunkStream {
-  readonly #id: number;
-  readonly #control: Int32Array;
-  readonly #checkAborted: () => void;
-  #chunk = Buffer.allocUnsafeSlow(streamChunkBytes);
-  #filled = 0;
-
-  constructor(id: number, control: Int32Array) {
-    this.#id = id;
-    this.#control = control;
-    this.#checkAborted = abortCheck(control);
-  }
-
-  write(bytes: Uint8Array): void {
-    let at = 0;
-    while (at < bytes.length) {
-      const taken = Math.min(bytes.length - at, streamChunkBytes - this.#filled);
-      this.#chunk.set(bytes.subarray(at, at + taken), this.#filled);
-      at += taken;
-      this.#filled += taken;
-      if (this.#filled === streamChunkBytes) this.flush();
-    }
-  }
-
-  flush(): void {
-    if (this.#filled === 0) return;
+/** Sends chunks to the main thread, each when its reader has room for it, so that memory stays bounded. */
+function chunkStream(id: number, control: Int32Array): ChunkSink {
+  const checkAborted = abortCheck(control);
+  let chunk = Buffer.alloc(0);
+  const send = (filled: number): void => {
     for (;;) {
-      this.#checkAborted();
-      const credits = Atomics.load(this.#control, controlCells.credits);
+      checkAborted();
+      const credits = Atomics.load(control, controlCells.credits);
       if (credits > 0) break;
-      Atomics.wait(this.#control, controlCells.credits, credits, 1000);
+      Atomics.wait(control, controlCells.credits, credits, 1000);
     }
-    Atomics.sub(this.#control, controlCells.credits, 1);
-    const bytes = this.#chunk.subarray(0, this.#filled);
-    reply({ id: this.#id, chunk: bytes }, [bytes.buffer]);
-    this.#chunk = Buffer.allocUnsafeSlow(streamChunkBytes);
-    this.#filled = 0;
-  }
+    Atomics.sub(control, controlCells.credits, 1);
+    reply({ id, chunk: chunk.subarray(0, filled) }, [chunk.buffer]);
+  };
+  return new ChunkSink(() => {
+    chunk = Buffer.allocUnsafeSlow(streamChunkBytes);
+    return chunk;
+  }, send);
 }
 
 function runTar(job: TarJob, id: number, control: Int32Array): undefined {
-  const stream = new ChunkStream(id, control);
+  const stream = chunkStream(id, control);
   if (job.merge !== undefined) {
     using roots = new DisposableStack();
     const rootFds = [job.directory, ...job.merge].map((directory) => {
@@ -113,21 +96,20 @@ function runTar(job: TarJob, id: number, control: Int32Array): undefined {
       roots.defer(() => closeFd(fd));
       return fd;
     });
-    writeMergedTar(rootFds, (chunk) => stream.write(chunk));
-    stream.flush();
+    writeMergedTar(rootFds, stream);
     return undefined;
   }
   using stack = job.below === undefined ? undefined : new LayerStack(job.below);
   const below = job.layer === true ? "anything" : stack;
   withRoot(job.directory, (rootFd) => {
-    writeTreeTar(rootFd, (chunk) => stream.write(chunk), {
+    writeTreeTar(rootFd, stream, {
+      ...(job.layer === true ? { still: true } : {}),
       ...(below === undefined ? {} : { below }),
       ...(job.from === undefined ? {} : { from: job.from }),
       ...(job.as === undefined ? {} : { as: job.as }),
       ...(job.container === true ? { leaveOut: isLeftOut, wholeSeconds: true } : {}),
     });
   });
-  stream.flush();
   return undefined;
 }
 
@@ -147,7 +129,9 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
       return runApply(job, control, progressOf(id));
     case "remove":
       return withRoot(job.directory, (fd) =>
-        (job.live ? removeLiveTree : removeTreeAt)(fd, bytesOfText(job.name)),
+        job.live
+          ? removeLiveTree(fd, bytesOfText(job.name), abortCheck(control))
+          : removeTreeAt(fd, bytesOfText(job.name)),
       );
     case "sync":
       return sync(job.directory);
@@ -166,7 +150,9 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
     case "bundle":
       return runBundle(job, control);
     case "pack":
-      return runPack(job, control);
+      return runPack(job, abortCheck(control), (bytes) => reply({ id, progress: bytes }));
+    case "pack-help":
+      return helpPacking(job.blocks);
     case "path-stat":
       return runPathStat(job);
     case "extract":
@@ -177,6 +163,7 @@ function run(job: LayerJob, id: number, control: Int32Array): unknown {
 }
 
 port.on("message", ({ id, job, control }: JobMessage) => {
+  if (!readsContext(job)) releaseContext();
   try {
     reply({ id, result: run(job, id, new Int32Array(control)) });
   } catch (error) {

@@ -10,6 +10,7 @@ import {
   type JobReply,
   type JobResults,
   type LayerJob,
+  readsContext,
   streamCredits,
   type TarJob,
 } from "./layer-job.ts";
@@ -39,12 +40,12 @@ interface Thread {
   readonly worker: Worker;
   task: Task | undefined;
   id: number;
+  /** Index of the build context whose tree the thread has in memory (context-tree.ts). */
+  context: string | undefined;
 }
 
 /** A thread that had nothing to do for this long ends: each holds some 10 MB, and a new one is there in 40 ms. */
 const idleMs = 10_000;
-/** Tar streams (export, save, commit, cp) at a time; more wait. */
-const streamThreadsMax = 8;
 
 /**
  * Threads for what sleeps in the kernel or costs CPU: unpack, remove, walk, sync. Started when needed, kept warm for
@@ -55,8 +56,6 @@ export class LayerWorkers implements AsyncDisposable {
   readonly #size: number;
   readonly #threads: Thread[] = [];
   readonly #queue: Task[] = [];
-  #streams: LayerWorkers | undefined;
-  #fed: LayerWorkers | undefined;
   #nextId = 1;
   #closed = false;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -75,28 +74,19 @@ export class LayerWorkers implements AsyncDisposable {
     return this.#submit(job, control, options) as Promise<JobResults[Kind]>;
   }
 
-  /**
-   * As `run`, for a job that reads what a client sends: it takes as long as the client likes, so it has threads of its
-   * own, apart from those of streams, too: `save | load` waits on both.
-   */
-  fed<Kind extends "context" | "bundle">(
-    job: Extract<LayerJob, { kind: Kind }>,
-    options: JobOptions = {},
-  ): Promise<JobResults[Kind]> {
-    this.#fed ??= new LayerWorkers({ script: this.#script, size: streamThreadsMax });
-    return this.#fed.run<Kind>(job, options);
+  /** Whether a thread without work has the context in memory that the job reads: it would be given the job. */
+  isNear(job: LayerJob): boolean {
+    return this.#idleNear(job) !== undefined;
   }
 
-  /**
-   * A directory tree as a tar stream. A thread is busy until the stream ends or is destroyed, however slow its reader is:
-   * streams have threads of their own, so that no stalled client holds up a pull.
-   */
+  #idleNear(job: LayerJob): Thread | undefined {
+    const context = contextOf(job);
+    if (context === undefined) return undefined;
+    return this.#threads.find((thread) => thread.task === undefined && thread.context === context);
+  }
+
+  /** A directory tree as a tar stream. A thread is busy until it ends or is destroyed, however slow its reader is. */
   tar(job: TarJob, options: { signal?: AbortSignal } = {}): Readable {
-    this.#streams ??= new LayerWorkers({ script: this.#script, size: streamThreadsMax });
-    return this.#streams.#stream(job, options);
-  }
-
-  #stream(job: TarJob, options: { signal?: AbortSignal }): Readable {
     const control = new SharedArrayBuffer(8);
     const cells = new Int32Array(control);
     Atomics.store(cells, controlCells.credits, streamCredits);
@@ -183,11 +173,14 @@ export class LayerWorkers implements AsyncDisposable {
 
   #dispatch(): void {
     while (this.#queue.length > 0) {
-      let thread = this.#threads.find((candidate) => candidate.task === undefined);
+      const task = this.#queue[0] as Task;
+      let thread = this.#idleNear(task.job) ?? this.#threads.find((other) => other.task === undefined);
       if (thread === undefined && this.#threads.length < this.#size) thread = this.#start();
       if (thread === undefined) return;
-      const task = this.#queue.shift() as Task;
+      this.#queue.shift();
       thread.task = task;
+      if (task.job.kind === "context") thread.context = task.job.indexPath;
+      else if (!readsContext(task.job)) thread.context = undefined;
       thread.id = this.#nextId;
       this.#nextId += 1;
       // The process must not end in the middle of a job.
@@ -199,7 +192,7 @@ export class LayerWorkers implements AsyncDisposable {
 
   #start(): Thread {
     const worker = new Worker(this.#script, { name: "layer", execArgv: [] });
-    const thread: Thread = { worker, task: undefined, id: 0 };
+    const thread: Thread = { worker, task: undefined, id: 0, context: undefined };
     worker.on("message", (message: JobReply) => this.#onReply(thread, message));
     worker.on("error", (error) => this.#onDeath(thread, error));
     worker.on("exit", () => this.#onDeath(thread, new Error("layer worker ended")));
@@ -262,8 +255,15 @@ export class LayerWorkers implements AsyncDisposable {
       await thread.worker.terminate();
     });
     await Promise.all(running);
-    await Promise.all([this.#streams?.[Symbol.asyncDispose](), this.#fed?.[Symbol.asyncDispose]()]);
   }
+}
+
+/** The build context that a job reads. */
+function contextOf(job: LayerJob): string | undefined {
+  if (!readsContext(job)) return undefined;
+  const specs = job.kind === "copy-digest" ? [job.spec] : job.source.kind === "copy" ? job.source.specs : [];
+  for (const { source } of specs) if (source.kind === "context") return source.indexPath;
+  return undefined;
 }
 
 function cancelled(): EngineError {

@@ -19,10 +19,17 @@ const descriptorsMax = 4096;
 interface Level {
   /** The layers' directories of this path, top first. */
   readonly fds: readonly number[];
+  /** The first of `fds` is the top layer's. */
+  readonly hasTop: boolean;
   readonly path: ByteString;
   /** Name, and the first of `fds` that has it; in byte order. */
   readonly names: readonly (readonly [ByteString, number])[];
   next: number;
+}
+
+export interface VisitedMerged extends Visited {
+  /** It is the top layer's. */
+  readonly isTop: boolean;
 }
 
 /**
@@ -30,18 +37,19 @@ interface Level {
  * byte order; whiteouts hide, opaque directories cut off. `rootFds` are the layers' directories, top first, and stay the
  * caller's. What vanishes meanwhile is left out; no symlink is followed (kernel, Documentation/filesystems/overlayfs.rst).
  */
-export function walkMerged(rootFds: readonly number[], visit: (visited: Visited) => void): void {
+export function walkMerged(rootFds: readonly number[], visit: (visited: VisitedMerged) => void): void {
   const levels: Level[] = [];
   let open = 0;
-  const enter = (parents: readonly number[], name: ByteString, path: ByteString): void => {
-    const fds = openDirectories(parents, name);
+  const enter = (parents: readonly number[], withTop: boolean, name: ByteString, path: ByteString): void => {
+    const { fds, hasFirst } = openDirectories(parents, name);
+    const hasTop = withTop && hasFirst;
     open += fds.length;
-    levels.push({ fds, path, names: [], next: 0 });
+    levels.push({ fds, hasTop, path, names: [], next: 0 });
     if (open > descriptorsMax) throw new EngineError("invalid", "directories are nested too deep");
-    levels[levels.length - 1] = { fds, path, names: namesOf(fds), next: 0 };
+    levels[levels.length - 1] = { fds, hasTop, path, names: namesOf(fds), next: 0 };
   };
   try {
-    enter(rootFds, "." as ByteString, none);
+    enter(rootFds, true, "." as ByteString, none);
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
       const found = level.names[level.next];
       level.next += 1;
@@ -56,20 +64,29 @@ export function walkMerged(rootFds: readonly number[], visit: (visited: Visited)
       const stat = statAt(dirFd, name);
       if (stat === undefined || isWhiteout(stat)) continue;
       const path = joinPath(level.path, name);
-      visit({ dirFd, name, path, stat });
-      if (stat.type === S_IFDIR) enter(level.fds.slice(first), name, path);
+      const isTop = first === 0 && level.hasTop;
+      visit({ dirFd, name, path, stat, isTop });
+      if (stat.type === S_IFDIR) enter(level.fds.slice(first), isTop, name, path);
     }
   } finally {
     for (const level of levels) for (const fd of level.fds) closeFd(fd);
   }
 }
 
-/** The directories that are merged under a name: down to an opaque one, or to something that is no directory. */
-function openDirectories(parents: readonly number[], name: ByteString): number[] {
+/**
+ * The directories that are merged under a name: down to an opaque one, or to something that is no directory. `hasFirst`: the
+ * first of the parents has one.
+ */
+function openDirectories(
+  parents: readonly number[],
+  name: ByteString,
+): { readonly fds: number[]; readonly hasFirst: boolean } {
   const fds: number[] = [];
-  for (const parent of parents) {
+  let hasFirst = false;
+  for (const [index, parent] of parents.entries()) {
     const fd = tryOpenNameAt(parent, name, directoryFlags);
     if (typeof fd === "number") {
+      if (index === 0) hasFirst = true;
       fds.push(fd);
       if (isOpaque(fd, none)) break;
     } else if (fd === "ENOTDIR" || fd === "ELOOP") break;
@@ -78,7 +95,7 @@ function openDirectories(parents: readonly number[], name: ByteString): number[]
       throw new SyscallError("openat", fd, name);
     }
   }
-  return fds;
+  return { fds, hasFirst };
 }
 
 function namesOf(fds: readonly number[]): (readonly [ByteString, number])[] {

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
 import { mkdir, open, rename } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { assert } from "#base/assert.ts";
@@ -11,7 +12,10 @@ import type { Log } from "#base/log.ts";
 import type { Database, SqlValue } from "#state/database.ts";
 import type { ContextJob, ContextOutcome } from "./context-job.ts";
 import type { CopySpec } from "./copy-spec.ts";
+import type { LayerJob } from "./layer-job.ts";
+import type { LayerPools } from "./layer-pools.ts";
 import type { LayerWorkers } from "./layer-workers.ts";
+import { helperFailed, sharedBlocks } from "./pack-blocks.ts";
 import { SharedApplies } from "./shared-applies.ts";
 import type {
   AppliedLayer,
@@ -21,6 +25,7 @@ import type {
   DeriveRequest,
   LayerKey,
   PackedLayer,
+  PackOptions,
   Snapshotter,
   WritableLayer,
 } from "./snapshotter.ts";
@@ -31,7 +36,7 @@ export interface OverlayOptions {
   /** Where the rows of sealed layers are; without one they last as long as the object (tests). */
   readonly database?: Database;
   readonly log: Log;
-  readonly workers: LayerWorkers;
+  readonly pools: LayerPools;
 }
 
 interface LayerRow extends Record<string, SqlValue> {
@@ -39,6 +44,8 @@ interface LayerRow extends Record<string, SqlValue> {
   readonly size_bytes: number;
 }
 
+/** Beyond these, reading and hashing by the one that packs is what takes the time. */
+const packHelpersMax = 3;
 const keyPattern = /^(?:c-)?[0-9a-f]{64}$/;
 const idPattern = /^[0-9a-zA-Z][0-9a-zA-Z_.-]{0,127}$/;
 
@@ -74,7 +81,7 @@ class OverlaySnapshotter implements Snapshotter {
   readonly #root: string;
   readonly #database: Database | undefined;
   readonly #log: Log;
-  readonly #workers: LayerWorkers;
+  readonly #pools: LayerPools;
   readonly #sealed: Map<LayerKey, number>;
   readonly #applies: SharedApplies;
   /** Made by `derive` and on the disk, but for their directories' names. */
@@ -85,7 +92,7 @@ class OverlaySnapshotter implements Snapshotter {
     this.#root = options.root;
     this.#database = options.database;
     this.#log = options.log;
-    this.#workers = options.workers;
+    this.#pools = options.pools;
     this.#sealed = sealed;
     this.#applies = new SharedApplies(
       (request, signal, onProgress) => this.#apply(request, signal, onProgress),
@@ -123,6 +130,7 @@ class OverlaySnapshotter implements Snapshotter {
     onProgress: (consumedBytes: number) => void,
   ): Promise<AppliedLayer> {
     const { source, expectedBlobDigest, expectedDiffId } = request;
+    const pool = request.sentByClient === true ? this.#pools.fed : this.#pools.work;
     const job = {
       kind: "apply",
       path: source.path,
@@ -131,17 +139,14 @@ class OverlaySnapshotter implements Snapshotter {
       ...(expectedDiffId === undefined ? {} : { expectedDiffId }),
     } as const;
     let staging = this.#stagingPath();
-    let outcome = await this.#workers.run<"apply">({ ...job, staging }, { signal, onProgress });
+    let outcome = await pool.run<"apply">({ ...job, staging }, { signal, onProgress });
     let below: readonly LayerKey[] = [];
     if (outcome.dependsOnBelow) {
       // No thread is held while the layers below are still unpacked, or four such layers could wait for ever.
       below = await request.below();
       staging = this.#stagingPath();
       const directories = below.map((key) => this.pathOf(key)).reverse();
-      outcome = await this.#workers.run<"apply">(
-        { ...job, staging, below: directories },
-        { signal, onProgress },
-      );
+      outcome = await pool.run<"apply">({ ...job, staging, below: directories }, { signal, onProgress });
     }
     assert(!outcome.dependsOnBelow, "a layer applied over those below asked for them");
     const diffId = outcome.diffId as DiffId;
@@ -159,16 +164,14 @@ class OverlaySnapshotter implements Snapshotter {
   async derive(request: DeriveRequest): Promise<AppliedLayer | undefined> {
     const { source, stack, mtimeNsMax, signal } = request;
     const staging = this.#stagingPath();
-    const outcome = await this.#workers.run<"derive">(
-      {
-        kind: "derive",
-        source,
-        staging,
-        below: this.#below(stack),
-        ...(mtimeNsMax === undefined ? {} : { mtimeNsMax: String(mtimeNsMax) }),
-      },
-      signal === undefined ? {} : { signal },
-    );
+    const job = {
+      kind: "derive",
+      source,
+      staging,
+      below: this.#below(stack),
+      ...(mtimeNsMax === undefined ? {} : { mtimeNsMax: String(mtimeNsMax) }),
+    } as const;
+    const outcome = await this.#poolNear(job).run<"derive">(job, signal === undefined ? {} : { signal });
     if (outcome.isEmpty) {
       this.#trash(staging);
       return undefined;
@@ -190,11 +193,17 @@ class OverlaySnapshotter implements Snapshotter {
   }
 
   indexContext(job: Omit<ContextJob, "kind">, signal: AbortSignal): Promise<ContextOutcome> {
-    return this.#workers.fed<"context">({ kind: "context", ...job }, { signal });
+    return this.#pools.fed.run<"context">({ kind: "context", ...job }, { signal });
   }
 
   copyDigest(spec: CopySpec, signal: AbortSignal): Promise<string> {
-    return this.#workers.run<"copy-digest">({ kind: "copy-digest", spec }, { signal });
+    const job = { kind: "copy-digest", spec } as const;
+    return this.#poolNear(job).run<"copy-digest">(job, { signal });
+  }
+
+  /** A thread that has the build's context in memory, if one has nothing to do: reading its index takes longer. */
+  #poolNear(job: LayerJob): LayerWorkers {
+    return this.#pools.fed.isNear(job) ? this.#pools.fed : this.#pools.work;
   }
 
   #chainOf(request: ApplyRequest, diffId: DiffId, below: readonly LayerKey[]): ChainId {
@@ -236,7 +245,7 @@ class OverlaySnapshotter implements Snapshotter {
   /** Layers that their worker has flushed lack their names only; for all others one syncfs. */
   async #flush(layers: readonly AppliedLayer[]): Promise<void> {
     if (!layers.every(({ key }) => this.#flushed.has(key))) {
-      await this.#workers.run<"sync">({ kind: "sync", directory: this.#root });
+      await this.#pools.work.run<"sync">({ kind: "sync", directory: this.#root });
     } else {
       for (const { key } of layers) await flushDirectory(join(this.#root, key));
       await flushDirectory(this.#root);
@@ -302,16 +311,16 @@ class OverlaySnapshotter implements Snapshotter {
 
   async changes(id: ContainerId, stack: readonly LayerKey[]): Promise<Change[]> {
     const job = { kind: "changes", upper: this.writableOf(id).upperDir, below: this.#below(stack) } as const;
-    return [...(await this.#workers.run<"changes">(job))];
+    return [...(await this.#pools.work.run<"changes">(job))];
   }
 
   writableUsage(id: ContainerId): Promise<number> {
-    return this.#workers.run<"usage">({ kind: "usage", directory: this.writableOf(id).upperDir });
+    return this.#pools.work.run<"usage">({ kind: "usage", directory: this.writableOf(id).upperDir });
   }
 
   diffTar(id: ContainerId, stack: readonly LayerKey[], options: { signal?: AbortSignal } = {}): Readable {
     const { upperDir } = this.writableOf(id);
-    return this.#workers.tar({ kind: "tar", directory: upperDir, below: this.#below(stack) }, options);
+    return this.#pools.streams.tar({ kind: "tar", directory: upperDir, below: this.#below(stack) }, options);
   }
 
   mergedTar(
@@ -321,28 +330,42 @@ class OverlaySnapshotter implements Snapshotter {
   ): Readable {
     const { extra = [], ...rest } = options;
     const merge = [...this.#below(stack), ...extra];
-    return this.#workers.tar({ kind: "tar", directory: this.writableOf(id).upperDir, merge }, rest);
+    return this.#pools.streams.tar({ kind: "tar", directory: this.writableOf(id).upperDir, merge }, rest);
   }
 
   layerTar(key: LayerKey, options: { signal?: AbortSignal } = {}): Readable {
-    return this.#workers.tar({ kind: "tar", directory: this.pathOf(key), layer: true }, options);
+    return this.#pools.streams.tar({ kind: "tar", directory: this.pathOf(key), layer: true }, options);
   }
 
-  async pack(
-    source: LayerKey | { readonly path: string },
-    options: { output?: string; signal?: AbortSignal } = {},
-  ): Promise<PackedLayer> {
-    const { output, ...rest } = options;
+  async pack(source: LayerKey | { readonly path: string }, options: PackOptions = {}): Promise<PackedLayer> {
+    const { output, signal, onWritten } = options;
     const from = typeof source === "string" ? { directory: this.pathOf(source) } : source;
-    const job = { kind: "pack", source: from, ...(output === undefined ? {} : { output }) } as const;
-    const {
-      diffId,
-      diffSizeBytes,
-      blobDigest,
-      blobSizeBytes = 0,
-    } = await this.#workers.run<"pack">(job, rest);
+    const blocks = output === undefined ? undefined : sharedBlocks();
+    const packing = this.#pools.work.run<"pack">(
+      {
+        kind: "pack",
+        source: from,
+        ...(output === undefined ? {} : { output }),
+        ...(blocks === undefined ? {} : { blocks }),
+      },
+      {
+        ...(signal === undefined ? {} : { signal }),
+        ...(onWritten === undefined ? {} : { onProgress: onWritten }),
+      },
+    );
+    if (blocks !== undefined) this.#helpPacking(blocks);
+    const { diffId, diffSizeBytes, blobDigest, blobSizeBytes = 0 } = await packing;
     const blob = { digest: blobDigest as Digest, sizeBytes: blobSizeBytes };
     return { diffId: diffId as DiffId, diffSizeBytes, ...(blobDigest === undefined ? {} : { blob }) };
+  }
+
+  /** Other cores compress too, as soon as they have nothing else to do. */
+  #helpPacking(blocks: SharedArrayBuffer): void {
+    const helpers = Math.min(packHelpersMax, availableParallelism() - 1);
+    for (let helper = 0; helper < helpers; helper += 1) {
+      const job = { kind: "pack-help", blocks } as const;
+      this.#pools.work.run<"pack-help">(job).catch(() => helperFailed(blocks));
+    }
   }
 
   openBundle(
@@ -350,7 +373,7 @@ class OverlaySnapshotter implements Snapshotter {
     directory: string,
     signal: AbortSignal,
   ): Promise<readonly BundleMember[]> {
-    return this.#workers.fed<"bundle">({ kind: "bundle", ring, directory }, { signal });
+    return this.#pools.fed.run<"bundle">({ kind: "bundle", ring, directory }, { signal });
   }
 
   /** Directories of a stack, top first, as overlay's lowerdir lists them. */
@@ -381,7 +404,7 @@ class OverlaySnapshotter implements Snapshotter {
 
   #empty(name: string): void {
     const job = { kind: "remove", directory: join(this.#root, "trash"), name } as const;
-    this.#workers.run<"remove">(job).catch((error: unknown) => {
+    this.#pools.work.run<"remove">(job).catch((error: unknown) => {
       // What stays is tried again at the next start; the space is only late.
       const cancelled = error instanceof EngineError && error.kind === "cancelled";
       if (!cancelled) this.#log.warn("cannot delete from the trash", { name, error });

@@ -32,13 +32,15 @@ export interface AppliedLayer {
 }
 
 export interface ApplyRequest {
-  /** A finished file, or one that is still downloaded. Compression (gzip, zstd, none) is told by its first bytes. */
+  /** A finished file, or one that is still downloaded. Its first bytes tell how it is compressed. */
   readonly source: { readonly path: string } | GrowingFile;
   /** What the manifest and the config say; a difference is an error and nothing stays. */
   readonly expectedBlobDigest?: Digest;
   readonly expectedDiffId?: DiffId;
   /** The chain this layer ends, and the keys below it: needed only when it turns out to depend on them. */
   readonly chainId?: ChainId;
+  /** The source grows as a client sends it, at whatever pace that likes. */
+  readonly sentByClient?: true;
   /** Resolves once the layers below are there; awaited only when needed. */
   readonly below: () => Promise<readonly LayerKey[]>;
   readonly signal?: AbortSignal;
@@ -65,6 +67,12 @@ export interface PackedLayer {
   readonly diffSizeBytes: number;
   /** Of the compressed file, where one was made. */
   readonly blob?: { readonly digest: Digest; readonly sizeBytes: number };
+}
+
+export interface PackOptions {
+  readonly output?: string;
+  readonly signal?: AbortSignal;
+  readonly onWritten?: (bytes: number) => void;
 }
 
 /** A layer made of files that are here (a build step), over the layers below. */
@@ -141,13 +149,10 @@ export interface Snapshotter {
    */
   layerTar(key: LayerKey, options?: { signal?: AbortSignal }): Readable;
   /**
-   * DiffID and length of a layer's tar, packed again or read from a plain tar file; with `output` (a file to be made) also
-   * gzip compressed. In a worker.
+   * DiffID and length of a layer's tar, packed again or read from an archive in a file; with `output` (a file to be made) also
+   * gzip compressed, of which `onWritten` is told how much there is. In a worker.
    */
-  pack(
-    source: LayerKey | { readonly path: string },
-    options?: { output?: string; signal?: AbortSignal },
-  ): Promise<PackedLayer>;
+  pack(source: LayerKey | { readonly path: string }, options?: PackOptions): Promise<PackedLayer>;
   /**
    * Takes an archive of images (plain, gzip, zstd), which comes through a ring (byte-ring.ts), apart into a directory that is
    * empty and the caller's. In a worker.

@@ -1,4 +1,5 @@
 import { constants, readSync } from "node:fs";
+import type { ChunkSink } from "#archive/chunk-sink.ts";
 import type { EntryType } from "#archive/tar-format.ts";
 import type { TarHeader } from "#archive/tar-write.ts";
 import { TarWriter } from "#archive/tar-write.ts";
@@ -17,7 +18,7 @@ import {
 } from "#sys/file-status.ts";
 import { closeFd, O_PATH, readlinkAt, tryOpenNameAt } from "#sys/files.ts";
 import { readDirectory } from "#sys/statfs.ts";
-import { getXattrAt, listXattrAt } from "#sys/xattr.ts";
+import { getXattrAt, getXattrFd, listXattrAt, listXattrFd } from "#sys/xattr.ts";
 import { baseOf, joinPath, parentOf, whiteoutPrefix } from "./archive-path.ts";
 import { isOpaque, isWhiteout, type LayerStack } from "./layer-stack.ts";
 import { walkMerged } from "./merged-walk.ts";
@@ -41,6 +42,8 @@ export interface TreeTarOptions {
   readonly omit?: ReadonlySet<string>;
   /** Times without their fraction, as Docker's archives have them. */
   readonly wholeSeconds?: boolean;
+  /** Nobody changes the tree meanwhile: files are opened by their names. */
+  readonly still?: boolean;
   /** Directories whose content is left out. Only with `from`. */
   readonly leaveOut?: (directory: Visited) => boolean;
 }
@@ -65,10 +68,17 @@ function isPortable(attribute: string): boolean {
 }
 
 export function readXattrs(dirFd: number, name: ByteString): Map<string, Buffer> | undefined {
+  return portable(listXattrAt(dirFd, name), (attribute) => getXattrAt(dirFd, name, attribute));
+}
+
+function portable(
+  attributes: readonly string[],
+  read: (attribute: string) => Buffer | undefined,
+): Map<string, Buffer> | undefined {
   let found: Map<string, Buffer> | undefined;
-  for (const attribute of listXattrAt(dirFd, name)) {
+  for (const attribute of attributes) {
     if (!isPortable(attribute)) continue;
-    const value = getXattrAt(dirFd, name, attribute);
+    const value = read(attribute);
     if (value === undefined) continue;
     found ??= new Map();
     found.set(attribute, value);
@@ -103,10 +113,12 @@ function isUnusedMountPoint(
 
 const none = "" as ByteString;
 const here = "." as ByteString;
-const copyBuffer = Buffer.allocUnsafeSlow(1024 * 1024);
+
+type WriterOptions = Pick<TreeTarOptions, "below" | "mtimeNsMax" | "omit" | "wholeSeconds" | "still">;
 
 /** One tree on its way into an archive. */
 class TreeWriter {
+  readonly #sink: ChunkSink;
   readonly #tar: TarWriter;
   readonly #below: LayerStack | "anything" | undefined;
   /** First name in the archive of files with several. */
@@ -115,24 +127,35 @@ class TreeWriter {
   readonly #mtimeNsMax: bigint | undefined;
   readonly #omit: ReadonlySet<string> | undefined;
   readonly #wholeSeconds: boolean;
+  readonly #still: boolean;
 
-  constructor(
-    write: (chunk: Uint8Array) => void,
-    options: Pick<TreeTarOptions, "below" | "mtimeNsMax" | "omit" | "wholeSeconds">,
-  ) {
-    this.#tar = new TarWriter(write);
+  constructor(sink: ChunkSink, options: WriterOptions) {
+    this.#sink = sink;
+    this.#tar = new TarWriter((chunk) => sink.write(chunk));
     this.#below = options.below;
     this.#mtimeNsMax = options.mtimeNsMax;
     this.#omit = options.omit;
     this.#wholeSeconds = options.wholeSeconds === true;
+    this.#still = options.still === true;
   }
 
   finish(): void {
     this.#tar.finish();
+    this.#sink.flush();
   }
 
-  /** Writes one name. `path` is where it is in the tree (for the layers below), `as` what the archive calls it. */
-  add(dirFd: number, name: ByteString, path: ByteString, as: ByteString, stat: FileStatus): void {
+  /**
+   * Writes one name. `path` is where it is in the tree (for the layers below), `as` what the archive calls it. `still`: in
+   * this directory nothing changes, whatever the rest of the tree does.
+   */
+  add(
+    dirFd: number,
+    name: ByteString,
+    path: ByteString,
+    as: ByteString,
+    stat: FileStatus,
+    still = this.#still,
+  ): void {
     if (this.#below !== undefined && isWhiteout(stat)) {
       // Something must be there to hide: a name made and removed again leaves a device that means nothing.
       if (this.#below === "anything" || this.#below.find(path) !== undefined)
@@ -157,11 +180,17 @@ class TreeWriter {
       deviceMajor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMajor : 0,
       deviceMinor: stat.type === S_IFCHR || stat.type === S_IFBLK ? stat.deviceMinor : 0,
     };
-    const xattrs = readXattrs(dirFd, name);
+    if (stat.type === S_IFREG && (stat.linkCount === 1 || !this.#linked.has(stat.identity))) {
+      if (this.#file(dirFd, name, header, still ? stat : undefined) && stat.linkCount > 1) {
+        this.#linked.set(stat.identity, as);
+      }
+      return;
+    }
+    // No attribute that belongs to the content can be set on a symlink (xattr(7)).
+    const xattrs = stat.type === S_IFLNK ? undefined : readXattrs(dirFd, name);
     const full = xattrs === undefined ? header : { ...header, xattrs };
     if (stat.type !== S_IFDIR && stat.linkCount > 1 && this.#link(full, stat)) return;
-    if (stat.type === S_IFREG) this.#file(dirFd, name, full);
-    else if (stat.type === S_IFLNK) this.#tar.entry({ ...full, linkPath: readlinkAt(dirFd, name) });
+    if (stat.type === S_IFLNK) this.#tar.entry({ ...full, linkPath: readlinkAt(dirFd, name) });
     else this.#tar.entry(full);
     if (stat.type === S_IFDIR && this.#hidesBelow(dirFd, name, path)) {
       this.#marker(joinPath(as, ".wh..wh..opq"));
@@ -223,62 +252,78 @@ class TreeWriter {
     });
   }
 
-  #file(dirFd: number, name: ByteString, header: TarHeader): void {
+  /** Writes a file, of which `known` holds for sure. False where there is none any more. */
+  #file(dirFd: number, name: ByteString, header: TarHeader, known: FileStatus | undefined): boolean {
+    if (known === undefined) return this.#liveFile(dirFd, name, header);
+    const fd = tryOpenNameAt(dirFd, name, readFlags);
+    if (typeof fd === "string") throw new SyscallError("openat", fd, name);
+    this.#content(fd, header, known);
+    return true;
+  }
+
+  #liveFile(dirFd: number, name: ByteString, header: TarHeader): boolean {
     const found = tryOpenNameAt(dirFd, name, O_PATH);
     if (typeof found === "string") {
-      if (found === "ENOENT") return;
+      if (found === "ENOENT") return false;
       throw new SyscallError("openat", found, name);
     }
     try {
       // Asked of what is held: the name may be another file's by now, and merely opening a device can act on the host.
       const stat = statAt(found, none);
-      if (stat?.type !== S_IFREG) return;
-      const fd = openHeld(found, name);
-      try {
-        this.#tar.entry({ ...header, sizeBytes: stat.sizeBytes });
-        this.#copy(fd);
-      } finally {
-        closeFd(fd);
-      }
+      if (stat?.type !== S_IFREG) return false;
+      this.#content(openHeld(found, name), header, stat);
+      return true;
     } finally {
       closeFd(found);
+    }
+  }
+
+  /** Closes the file. */
+  #content(fd: number, header: TarHeader, { sizeBytes }: FileStatus): void {
+    try {
+      const xattrs = portable(listXattrFd(fd), (attribute) => getXattrFd(fd, attribute));
+      this.#tar.entry(xattrs === undefined ? { ...header, sizeBytes } : { ...header, sizeBytes, xattrs });
+      this.#copy(fd);
+    } finally {
+      closeFd(fd);
     }
   }
 
   /** Exactly as many bytes as the header says: a file that grows is cut, one that shrinks is filled with zeros. */
   #copy(fd: number): void {
     while (this.#tar.missing > 0) {
-      const size = readSync(fd, copyBuffer, 0, Math.min(copyBuffer.length, this.#tar.missing), null);
+      const size = this.#sink.fill(this.#tar.missing, (buffer, offset, length) =>
+        readSync(fd, buffer, offset, length, null),
+      );
       if (size === 0) break;
-      this.#tar.data(copyBuffer.subarray(0, size));
+      this.#tar.passed(size);
     }
-    if (this.#tar.missing > 0) copyBuffer.fill(0);
     while (this.#tar.missing > 0) {
-      this.#tar.data(copyBuffer.subarray(0, Math.min(copyBuffer.length, this.#tar.missing)));
+      const size = this.#sink.fill(this.#tar.missing, (buffer, offset, length) => {
+        buffer.fill(0, offset, offset + length);
+        return length;
+      });
+      this.#tar.passed(size);
     }
   }
 }
 
+const readFlags = constants.O_RDONLY | constants.O_NONBLOCK;
+
 /** Opens the very file an O_PATH descriptor stands for, to read. */
 function openHeld(pathFd: number, name: ByteString): number {
   // Not by Node, which in a thread keeps a list of what it opened and closes those numbers when the thread ends.
-  const flags = constants.O_RDONLY | constants.O_NONBLOCK;
-  const fd = tryOpenat2(-100, `/proc/self/fd/${pathFd}`, flags, 0, 0);
+  const fd = tryOpenat2(-100, `/proc/self/fd/${pathFd}`, readFlags, 0, 0);
   if (typeof fd === "string") throw new SyscallError("openat", fd, name);
   return fd;
 }
 
 /**
  * Writes a directory tree as a tar archive: names in byte order, numeric owners, nanosecond times, hard links kept, xattrs
- * that belong to content. The same tree gives the same bytes. Blocks; for workers. `write` gets chunks that are valid only
- * during the call.
+ * that belong to content. The same tree gives the same bytes. Blocks; for workers. The sink is flushed at the end.
  */
-export function writeTreeTar(
-  rootFd: number,
-  write: (chunk: Uint8Array) => void,
-  options: TreeTarOptions = {},
-): void {
-  const writer = new TreeWriter(write, options);
+export function writeTreeTar(rootFd: number, sink: ChunkSink, options: TreeTarOptions = {}): void {
+  const writer = new TreeWriter(sink, options);
   if (options.from === undefined) {
     walkTree(rootFd, ({ dirFd, name, path, stat }) => {
       writer.add(dirFd, name, path, path, stat);
@@ -288,10 +333,15 @@ export function writeTreeTar(
   writer.finish();
 }
 
-/** Writes what overlayfs would show of layers (`rootFds`, top first) as a plain tree. Otherwise as `writeTreeTar`. */
-export function writeMergedTar(rootFds: readonly number[], write: (chunk: Uint8Array) => void): void {
-  const writer = new TreeWriter(write, {});
-  walkMerged(rootFds, ({ dirFd, name, path, stat }) => writer.add(dirFd, name, path, path, stat));
+/**
+ * Writes what overlayfs would show of layers (`rootFds`, top first) as a plain tree, with times as Docker's exports have
+ * them. The top one may change meanwhile. Otherwise as `writeTreeTar`.
+ */
+export function writeMergedTar(rootFds: readonly number[], sink: ChunkSink): void {
+  const writer = new TreeWriter(sink, { wholeSeconds: true });
+  walkMerged(rootFds, ({ dirFd, name, path, stat, isTop }) =>
+    writer.add(dirFd, name, path, path, stat, !isTop),
+  );
   writer.finish();
 }
 

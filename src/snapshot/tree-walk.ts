@@ -24,9 +24,9 @@ const depthMax = 1024;
 
 /**
  * Visits every name below a directory, each directory before its content, names in byte order. What vanishes meanwhile is
- * left out; no symlink is followed. A visitor that gives `false` for a directory skips its content.
+ * left out; no symlink is followed. A visitor that gives `false` for a directory skips its content, `stop` ends the walk.
  */
-export function walkTree(rootFd: number, visit: (visited: Visited) => boolean | undefined): void {
+export function walkTree(rootFd: number, visit: (visited: Visited) => boolean | "stop" | undefined): void {
   interface Level {
     readonly fd: number;
     readonly path: ByteString;
@@ -62,6 +62,7 @@ export function walkTree(rootFd: number, visit: (visited: Visited) => boolean | 
       if (stat === undefined) continue;
       const path = joinPath(level.path, name);
       const wanted = visit({ dirFd: level.fd, name, path, stat });
+      if (wanted === "stop") return;
       if (stat.type === S_IFDIR && wanted !== false) enter(level.fd, name, path);
     }
   } finally {

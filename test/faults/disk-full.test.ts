@@ -1,6 +1,6 @@
 /** A data root without space: clean errors through the real client, nothing half made, and all is well once there is space. */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -18,13 +18,14 @@ const noSpace = /no space left on device/;
 describe("a full disk under the data root", () => {
   const resources = new AsyncDisposableStack();
   let disk: SmallDisk;
+  let folder: string;
   let daemon: TestDaemon;
   let client: Client;
   let scripted: ScriptedRegistry;
 
   before(async () => {
     disk = resources.use(smallDisk(64));
-    const folder = mkdtempSync(join(tmpdir(), "skiff-full-"));
+    folder = mkdtempSync(join(tmpdir(), "skiff-full-"));
     resources.defer(() => rmSync(folder, { recursive: true, force: true }));
     scripted = resources.use(await ScriptedRegistry.start());
     scripted.serve("large", imageOf([layerTar("large", 80 * 1024 * 1024)]));
@@ -87,6 +88,25 @@ describe("a full disk under the data root", () => {
     assert.equal(await client.out("inspect", "-f", "{{.State.ExitCode}}", "old"), "9");
     await client.out("rm", "old", "made");
     await client.out("volume", "rm", "named");
+    assert.deepEqual(await leftOver(daemon), []);
+  });
+
+  test("a copy that does not fit says so, and what was begun of the file goes", async () => {
+    const before = disk.freeBytes();
+    const large = join(folder, "large");
+    writeFileSync(large, Buffer.alloc(80 * 1024 * 1024, 1));
+    await client.out("run", "-d", "--name", "target", "busybox", "sleep", "1000");
+    for (const state of ["running", "stopped"]) {
+      const copy = await client.run(["cp", large, "target:/large"]);
+      assert.equal(copy.code, 1, state);
+      assert.match(copy.stderr, noSpace);
+      assert.notEqual((await client.run(["cp", "target:/large", join(folder, "back")])).code, 0, state);
+      if (state === "running") await client.out("stop", "-t", "0", "target");
+    }
+    await until("the space is back", () => before - disk.freeBytes() < 1024 * 1024);
+    rmSync(large);
+    assert.equal(await client.out("start", "target"), "target");
+    await client.out("rm", "-f", "target");
     assert.deepEqual(await leftOver(daemon), []);
   });
 

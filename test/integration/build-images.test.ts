@@ -214,6 +214,29 @@ test("a client that goes away ends the running step, and nothing stays", async (
   await assertNothingLeft();
 });
 
+test("a client that goes away while its build waits for a locked cache mount holds up nobody", async () => {
+  const mount = "RUN --mount=type=cache,target=/c,id=waited,sharing=locked";
+  const holder = Promise.withResolvers<void>();
+  const holding = build(
+    daemon,
+    { Dockerfile: `FROM busybox\n${mount} echo holding; until [ -e /c/go ]; do sleep 0.1; done\n` },
+    { nocache: "1" },
+    (output) => {
+      if (said(output).includes("holding")) holder.resolve();
+      return undefined;
+    },
+  );
+  await holder.promise;
+  await build(daemon, { Dockerfile: `FROM busybox\n${mount} true\n` }, { nocache: "1" }, (output) =>
+    output.includes("Step 2/2") ? "stop" : undefined,
+  );
+  const next = build(daemon, { Dockerfile: `FROM busybox\n${mount} echo next\n` }, { nocache: "1" });
+  const go = `FROM busybox\n${mount.replace(",sharing=locked", "")} touch /c/go\n`;
+  assert.equal((await build(daemon, { Dockerfile: go }, { nocache: "1" })).error, "");
+  assert.deepEqual([(await holding).error, said((await next).output)], ["", ["next"]]);
+  await assertNothingLeft();
+});
+
 test("a daemon that is killed in the middle of a step leaves nothing behind", async () => {
   const context = { Dockerfile: "FROM busybox\nENV A=1\nRUN echo started; sleep 100\n" };
   await build(daemon, context, {}, (output) => {

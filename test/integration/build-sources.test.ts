@@ -449,8 +449,10 @@ test("squash: one layer, the same files, the history of all", async () => {
 
 test("cache-from takes steps of an image that has come from elsewhere", async () => {
   const context = {
-    Dockerfile: "FROM busybox\nRUN echo made > /made\nENV A=1\nCOPY f /f\nRUN cat /f\n",
+    Dockerfile:
+      "FROM busybox\nRUN echo made > /made\nENV A=1\nCOPY f /f\nRUN cat /f\nADD f a.tar /d/\nRUN cat /d/f\n",
     f: "f\n",
+    "a.tar": contextTar({ inside: "i\n" }).toString(),
   };
   const first = await build(daemon, context, { t: "cached:1", nocache: "1" });
   const archive = join(home, "cached.tar");
@@ -465,10 +467,17 @@ test("cache-from takes steps of an image that has come from elsewhere", async ()
   assert.equal(plain.output.match(/Using cache/g), null);
   const again = await build(other, context, { cachefrom: '["none:1","cached:1"]' });
   assert.equal(again.error, "");
-  assert.equal(again.output.match(/Using cache/g)?.length, 4);
+  assert.equal(again.output.match(/Using cache/g)?.length, 6);
   assert.equal(again.id, first.id);
   const changed = await build(other, { ...context, f: "changed\n" }, { cachefrom: '["cached:1"]' });
-  assert.deepEqual(said(changed.output), ["changed"]);
+  assert.deepEqual(said(changed.output), ["changed", "changed"]);
+  // The same words in front of another rule for archives would be a wrong answer.
+  for (const flag of ["--unpack=false ", "--chmod=600 ", "--exclude=nothing "]) {
+    const Dockerfile = context.Dockerfile.replace("ADD ", `ADD ${flag}`);
+    const packed = await build(other, { ...context, Dockerfile }, { cachefrom: '["cached:1"]' });
+    assert.equal(packed.error, "");
+    assert.equal(packed.output.match(/Using cache/g)?.length, 4, flag);
+  }
   // Two daemons, equal inputs, a date: equal digests, without any cache.
   const dated = { buildargs: '{"SOURCE_DATE_EPOCH":"1700000000"}', nocache: "1" };
   assert.equal((await build(other, context, dated)).id, (await build(daemon, context, dated)).id);
@@ -523,20 +532,20 @@ test("symbolic modes of --chmod", async () => {
 
 test("clients that stop in the middle of a context or an archive hold up no other build", async () => {
   const half = contextTar({ Dockerfile: "FROM busybox\n", big: "x".repeat(400_000) }).subarray(0, 200_000);
-  const stalled = ["/build?t=never", "/build?t=never", "/build?t=never", "/images/load", "/images/load"].map(
-    (path) => {
-      const outgoing = request({
-        socketPath: daemon.socket,
-        method: "POST",
-        path,
-        agent: false,
-        headers: { "content-type": "application/x-tar", "content-length": half.length * 2 },
-      });
-      outgoing.on("error", () => {});
-      outgoing.write(half);
-      return outgoing;
-    },
-  );
+  // As many imports as there are threads for work that needs no client.
+  const imports = Array<string>(4).fill("/images/create?fromSrc=-");
+  const stalled = ["/build?t=never", "/images/load", ...imports].map((path) => {
+    const outgoing = request({
+      socketPath: daemon.socket,
+      method: "POST",
+      path,
+      agent: false,
+      headers: { "content-type": "application/x-tar", "content-length": half.length * 2 },
+    });
+    outgoing.on("error", () => {});
+    outgoing.write(half);
+    return outgoing;
+  });
   try {
     const { output } = await build(
       daemon,

@@ -338,6 +338,29 @@ describe("files of containers", () => {
     await ok(lab, ["rm", "-f", "swap"]);
   });
 
+  test("a link that another container swaps in a shared volume never moves what is read-only", async () => {
+    const fixed = mkdtempSync(join(tmpdir(), "skiff-fixed-"));
+    writeFileSync(join(fixed, "from-host"), "host\n");
+    const swap =
+      "mkdir -p /vol/one/x /vol/two/x; (cd /vol; while :; do for to in one two; do ln -s $to new; mv -T new way; done; done) & until [ -L /vol/way ]; do :; done";
+    await running("swapper", swap, "-v", "swapped:/vol");
+    const mounts = ["-v", "swapped:/vol", "-v", `${fixed}:/vol/way/x:ro`];
+    await ok(lab, ["create", "--name", "stopped", ...mounts, "busybox", "true"]);
+    const link = (to: string): Wanted[] => [
+      { path: "l", type: "symlink", link: `/vol/${to}/x` },
+      { path: "l/planted", content: "1" },
+    ];
+    for (let round = 0; round < 20; round += 1) {
+      const { status, message } = await put("stopped", "/tmp", link(round % 2 === 0 ? "one" : "two"));
+      // Where the bind went to the other directory, this one is the volume's own.
+      if (status !== 200) assert.match(message, /read-only file system/);
+    }
+    assert.deepEqual(readdirSync(fixed), ["from-host"]);
+    await ok(lab, ["rm", "-fv", "swapper", "stopped"]);
+    await ok(lab, ["volume", "rm", "swapped"]);
+    rmSync(fixed, { recursive: true });
+  });
+
   /** Begins a copy and stops reading or sending; gives what ends it. */
   function stalled(
     method: "GET" | "PUT",
@@ -375,6 +398,26 @@ describe("files of containers", () => {
       }
     });
   }
+
+  test("a daemon that is killed in the midst of copies leaves a stopped container as it was", async () => {
+    await running("struck", "dd if=/dev/zero of=/big bs=1M count=24 2>/dev/null", "-v", "/vol");
+    await ok(lab, ["stop", "-t", "0", "struck"]);
+    const copies = [await stalled("GET", "struck", "/big"), await stalled("PUT", "struck", "/vol")];
+    await appears("struck", "/vol/begun");
+    await lab.kill();
+    copies[0]!.read();
+    assert.deepEqual(await Promise.all(copies.map(({ ended }) => ended)), ["broken", "broken"]);
+    await lab.start();
+    assert.equal((await put("struck", "/vol", [{ path: "after", content: "2" }])).status, 200);
+    assert.equal(entriesOf((await get("struck", "/vol/after")).body).get("after"), "2");
+    await ok(lab, ["start", "struck"]);
+    assert.equal(
+      (await ok(lab, ["exec", "struck", "sh", "-c", "stat -c %s /big; cat /vol/after"])).trim(),
+      `${24 * 2 ** 20}\n2`,
+    );
+    await ok(lab, ["rm", "-fv", "struck"]);
+    assert.deepEqual(readdirSync(join(lab.execRoot, "containers")), []);
+  });
 
   test("a start waits for copies, a removal ends them, and a client that goes leaves nothing", async () => {
     await ok(lab, ["create", "--name", "busy", "busybox", "sh", "-c", "cat /late"]);

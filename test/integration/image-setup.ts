@@ -9,7 +9,7 @@ import { createDiskStore } from "#content/disk-store.ts";
 import { EventBus } from "#engine/events.ts";
 import type { ImageUser } from "#engine/image-context.ts";
 import { createImageService, type ImageService, type ImageServiceDeps } from "#engine/images.ts";
-import { LayerWorkers } from "#snapshot/layer-workers.ts";
+import { openLayerPools } from "#snapshot/layer-pools.ts";
 import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
 import type { Snapshotter } from "#snapshot/snapshotter.ts";
 import { openDatabase } from "#state/sqlite-database.ts";
@@ -38,19 +38,19 @@ export async function openImages(options: SetupOptions = {}): Promise<ImageSetup
   const resources = new AsyncDisposableStack();
   if (options.keepRoot !== true) resources.defer(() => rmSync(root, { recursive: true, force: true }));
   const database = resources.use(await openDatabase(join(root, "state.db"), { log: silentLog }));
-  const workers = resources.use(new LayerWorkers());
+  const pools = resources.use(openLayerPools());
   const content = await createDiskStore({
     root: join(root, "content"),
     log: silentLog,
     syncFileSystem: async (directory) => {
-      await workers.run<"sync">({ kind: "sync", directory });
+      await pools.work.run<"sync">({ kind: "sync", directory });
     },
   });
   const snapshotter = await createOverlaySnapshotter({
     root: join(root, "overlay2"),
     database,
     log: silentLog,
-    workers,
+    pools,
   });
   const events = new EventBus(systemClock);
   const users = new Map<ImageId, ImageUser[]>();

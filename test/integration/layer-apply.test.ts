@@ -4,6 +4,7 @@ import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, s
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { ChunkSink } from "#archive/chunk-sink.ts";
 import { TarReader } from "#archive/tar-read.ts";
 import { LayerApplier } from "#snapshot/layer-apply.ts";
 import { LayerStack } from "#snapshot/layer-stack.ts";
@@ -43,8 +44,13 @@ function apply(
 function pack(directory: string, options: TreeTarOptions = {}): Buffer {
   const chunks: Buffer[] = [];
   const rootFd = openRoot(directory);
+  const chunk = Buffer.alloc(100_000);
+  const sink = new ChunkSink(
+    () => chunk,
+    (bytes) => chunks.push(Buffer.from(chunk.subarray(0, bytes))),
+  );
   try {
-    writeTreeTar(rootFd, (chunk) => chunks.push(Buffer.from(chunk)), options);
+    writeTreeTar(rootFd, sink, options);
   } finally {
     closeFd(rootFd);
   }
@@ -297,6 +303,31 @@ test("attributes of the overlay driver are not taken from an archive", () => {
     const lines = fingerprint(join(directory, "t"));
     assert.equal(lines.filter((line) => line.includes("overlay")).length, 0);
     assert.equal(lines.filter((line) => line.includes("user.kept=31")).length, 2);
+  });
+});
+
+test("files of root in directories that give their group away belong to root", () => {
+  withDirectory((directory) => {
+    const items = [
+      { path: "before", content: "1" },
+      { path: "d/", mode: 0o2775, gid: 50 },
+      { path: "d/f", content: "2" },
+      { path: "d/e/" },
+      { path: "d/e/f", content: "3" },
+      { path: "after", content: "4", uid: 7 },
+    ];
+    apply(tarOf(items), join(directory, "t"));
+    // The tree itself may lie in such a directory.
+    const given = join(directory, "g");
+    mkdirSync(given);
+    shell("chgrp 50 . && chmod g+s .", given);
+    apply(tarOf(items), join(given, "t"));
+    for (const root of [join(directory, "t"), join(given, "t")]) {
+      for (const { path, uid = 0, gid = 0 } of items) {
+        const found = lstatSync(join(root, path));
+        assert.deepEqual([found.uid, found.gid], [uid, gid], join(root, path));
+      }
+    }
   });
 });
 

@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { digestOf } from "#base/digest.ts";
 import { silentLog } from "#base/log.ts";
 import { createDiskStore } from "#content/disk-store.ts";
-import { LayerWorkers } from "#snapshot/layer-workers.ts";
+import { openLayerPools } from "#snapshot/layer-pools.ts";
 import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
 import { tarOf } from "#snapshot/suite.ts";
 
@@ -26,11 +26,11 @@ async function withSmallDisk(run: (root: string) => Promise<void>): Promise<void
 test("a full disk is a clear error, all space comes back, and a layer that fits goes in", async () => {
   await withSmallDisk(async (root) => {
     const blob = join(mkdtempSync(join(tmpdir(), "skiff-blob-")), "blob");
-    await using workers = new LayerWorkers({ size: 1 });
+    await using pools = openLayerPools({ work: { size: 1 } });
     const snapshotter = await createOverlaySnapshotter({
       root: join(root, "overlay2"),
       log: silentLog,
-      workers,
+      pools,
     });
     const free = (): number[] => {
       const { bfree, ffree } = statfsSync(root);

@@ -115,13 +115,15 @@ async function sendWhole(name: string, bytes: Buffer, digest: string): Promise<n
 }
 
 test("an upload whose state is lost begins anew", async () => {
+  let met = 0;
   await using round = await through((turn) => {
-    if (isLayer(turn) && turn.count === 0) turn.forward({ cutAt: 500_000 });
+    if (isLayer(turn) && ++met === 1) turn.forward({ cutAt: 500_000 });
     else if (turn.method === "GET" && turn.path.includes("/uploads/")) turn.response.writeHead(404).end();
     else return false;
     return true;
   });
   await push(setup, round.name);
+  assert.equal(met, 2);
   assert.equal(round.proxy.asked("PATCH", "/uploads/").length, 0);
   await assertWhole(round.name);
 });
@@ -166,16 +168,76 @@ for (const [what, matches] of busy) {
   });
 }
 
+/** Sent while it is still packed: its length is not known then. */
+const isEarly = ({ method, request }: ProxyTurn): boolean =>
+  method === "PATCH" && request.headers["content-length"] === undefined;
+
+/** Pushes an image that was never packed before, whose layer is large enough to be sent while it is. */
+async function pushLarge(name: string): Promise<void> {
+  // No two are alike.
+  await importTar(setup, layerTar(name.replaceAll("/", "-"), 10_000_000), "large");
+  await setup.images.tag("large", name, "");
+  assert.deepEqual(lastActions(await push(setup, name)), ["Pushed"]);
+  await assertWhole(name);
+}
+
+test("a large layer is sent while it is packed", async () => {
+  await using round = await through(() => false);
+  await pushLarge(round.name);
+  const [patch, ...more] = round.proxy.seen.filter(({ method }) => method === "PATCH");
+  assert.equal(patch?.headers["transfer-encoding"], "chunked");
+  assert.deepEqual(more, []);
+  // Its end names the digest and sends nothing; the other is the config.
+  const ends = round.proxy.asked("PUT", "/uploads/").map(({ headers }) => Number(headers["content-length"]));
+  assert.equal(ends.filter((length) => length === 0).length, 1);
+  assert.equal(ends.length, 2);
+  // Remembered: the next registry gets it as it is.
+  await using other = await through(() => false);
+  await setup.images.tag("large", other.name, "");
+  await push(setup, other.name);
+  assert.equal(other.proxy.asked("PATCH", "/uploads/").length, 0);
+});
+
+const spoiled: readonly (readonly [string, (turn: ProxyTurn) => void])[] = [
+  ["will not have it without a length", ({ request, response }) => refuse(request, response, 411)],
+  ["is busy", ({ request, response }) => refuse(request, response, 503)],
+  ["breaks off", (turn) => turn.forward({ cutAt: 3_000_000 })],
+  ["does not read", ({ request }) => void request.pause()],
+];
+for (const [what, spoil] of spoiled) {
+  test(`a layer that is sent while it is packed, to a registry that ${what}: sent again, whole`, async () => {
+    let met = 0;
+    await using round = await through((turn) => {
+      if (!isEarly(turn)) return false;
+      met += 1;
+      spoil(turn);
+      return true;
+    });
+    await pushLarge(round.name);
+    assert.equal(met, 1);
+  });
+}
+
+function refuse(request: ProxyTurn["request"], response: ProxyTurn["response"], status: number): void {
+  request.resume();
+  response.writeHead(status).end();
+}
+
 test("a stall is given up and tried again", async () => {
-  // More than the kernel's buffers take.
+  // More than the kernel's buffers take; packed before.
   await importTar(setup, layerTar("big", 20_000_000), "big");
+  const known = `${registry.address}/f/big`;
+  await setup.images.tag("big", known, "");
+  await push(setup, known);
+  let met = 0;
   await using round = await through((turn) => {
-    if (!isLayer(turn) || turn.count > 0) return false;
+    if (!isLayer(turn) || ++met > 1) return false;
     turn.request.pause();
     return true;
   });
   await setup.images.tag("big", round.name, "");
   await push(setup, round.name);
+  assert.equal(met, 2);
   await assertWhole(round.name);
 });
 

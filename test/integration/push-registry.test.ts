@@ -4,11 +4,13 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { gzipSync, zstdCompressSync } from "node:zlib";
 import type { Digest } from "#base/digest.ts";
 import { pushLayout, writeLayout } from "../peers/images.ts";
 import { ensurePeers } from "../peers/peer-cache.ts";
 import { type PeerRegistry, startRegistry } from "../peers/registry.ts";
 import { type ImageSetup, openImages, pull, statuses } from "./image-setup.ts";
+import { blobOf, imageOf, ociManifest, type ScriptedImage, ScriptedRegistry } from "./scripted-registry.ts";
 import { fillRegistry, importTar, lastActions, load, push, save, tarWith } from "./transfer-lab.ts";
 
 /** Pushes to Debian's docker-registry: digests, what is sent and what is not, and what is remembered. */
@@ -52,6 +54,95 @@ test("a pulled image goes back with the digest it came with; layers elsewhere in
   const aux = lines.find((line) => line.kind === "aux")?.aux as { Tag: string; Digest: string; Size: number };
   assert.deepEqual([aux.Tag, aux.Digest], ["latest", digest]);
   assert.ok(setup.images.store.digestsOf(setup.images.store.resolve(name).id).includes(`${name}@${digest}`));
+});
+
+/** The forms a layer is published in, and the two families of media types. */
+const forms: readonly (readonly [string, string, (tar: Buffer) => Buffer])[] = [
+  ["OCI, gzip", "application/vnd.oci.image.layer.v1.tar+gzip", (tar) => gzipSync(tar)],
+  ["OCI, zstd", "application/vnd.oci.image.layer.v1.tar+zstd", (tar) => zstdCompressSync(tar)],
+  ["OCI, plain", "application/vnd.oci.image.layer.v1.tar", (tar) => tar],
+  ["schema 2, gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip", (tar) => gzipSync(tar)],
+  ["schema 2, plain", "application/vnd.docker.image.rootfs.diff.tar", (tar) => tar],
+  [
+    "schema 2, xz",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    (tar) => execFileSync("xz", ["-c"], { input: tar }),
+  ],
+  [
+    "schema 2, bzip2",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    (tar) => execFileSync("bzip2", ["-c"], { input: tar }),
+  ],
+];
+
+function imageIn(tar: Buffer, layerType: string, compress: (tar: Buffer) => Buffer): ScriptedImage {
+  const isOci = layerType.includes(".oci.");
+  const layer = blobOf(compress(tar));
+  const { config } = imageOf([tar]);
+  const mediaType = isOci ? ociManifest : "application/vnd.docker.distribution.manifest.v2+json";
+  const configType = isOci
+    ? "application/vnd.oci.image.config.v1+json"
+    : "application/vnd.docker.container.image.v1+json";
+  const document = {
+    schemaVersion: 2,
+    mediaType,
+    config: { mediaType: configType, digest: config.digest, size: config.bytes.length },
+    layers: [{ mediaType: layerType, digest: layer.digest, size: layer.bytes.length }],
+  };
+  const manifest = blobOf(Buffer.from(JSON.stringify(document)));
+  const blobs = new Map([layer, config].map(({ digest, bytes }) => [digest, bytes]));
+  return { blobs, layers: [layer], config, manifest };
+}
+
+test("digests are kept from a pull to a push elsewhere, in every form of layers", async () => {
+  await using from = await ScriptedRegistry.start();
+  await using own = await openImages();
+  for (const [index, [name, layerType, compress]] of forms.entries()) {
+    const image = imageIn(tarWith({ [`form/${index}`]: name.repeat(2000) }), layerType, compress);
+    from.serve("latest", image);
+    const mediaType = (JSON.parse(image.manifest.bytes.toString()) as { mediaType: string }).mediaType;
+    for (const key of ["latest", image.manifest.digest])
+      from.manifests.set(key, { type: mediaType, bytes: image.manifest.bytes });
+    await pull(own, `${from.address}/form`);
+    const copy = `${registry.address}/form/copy${index}`;
+    await own.images.tag(`${from.address}/form`, copy, "");
+    assert.deepEqual(lastActions(await push(own, copy)), ["Pushed"], name);
+    assert.equal(digestAt(`${copy}:latest`), image.manifest.digest, name);
+  }
+});
+
+test("digests are kept, too, where the layer was here in another form when the image came", async () => {
+  const layer = tarWith({ "again/file": "y".repeat(60_000) });
+  await using own = await openImages();
+  await importTar(own, layer, "again");
+  const first = `${registry.address}/again/first`;
+  await own.images.tag("again", first, "");
+  await push(own, first);
+  const digest = digestAt(`${first}:latest`);
+  // Another machine that has the files of the layer, but not its archive.
+  await using other = await openImages();
+  await importTar(other, layer, "files");
+  const lines = await pull(other, first);
+  assert.deepEqual(lastActions(lines), ["Already exists"]);
+  assert.deepEqual(lastActions(await push(other, first)), ["Layer already exists"]);
+  assert.equal(digestAt(`${first}:latest`), digest);
+  await using elsewhere = await ScriptedRegistry.start();
+  const copy = `${closed.address}/again/copy`;
+  await other.images.tag(first, copy, "");
+  const auth = { username: "user", password: "secret" };
+  assert.ok(
+    statuses(await push(other, copy, { auth }))
+      .at(-1)!
+      .includes(digest),
+  );
+  // And one that has it as zstd: the registry that the image came from has its own.
+  elsewhere.serve("latest", imageIn(layer, forms[1]![1], forms[1]![2]));
+  await using third = await openImages();
+  await pull(third, `${elsewhere.address}/zstd`);
+  await pull(third, first);
+  assert.deepEqual(lastActions(await push(third, first)), ["Layer already exists"]);
+  assert.equal(digestAt(`${first}:latest`), digest);
+  assert.match(third.images.store.resolve(first).layers[0]!.mediaType!, /zstd$/);
 });
 
 test("pushed again, nothing is sent", async () => {

@@ -4,9 +4,11 @@ import { createHash } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { after, before, test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import type { ImageId } from "#base/digest.ts";
+import type { ImageLayer } from "#image/image.ts";
 import { ensurePeers } from "../peers/peer-cache.ts";
 import { type PeerRegistry, startRegistry } from "../peers/registry.ts";
 import { endOfArchive, header } from "./hostile-bytes.ts";
@@ -88,6 +90,48 @@ test("what is built here is packed again with the digest it was made with", asyn
     assert.deepEqual(await save(target, ["local/x"]), archive);
   }
 });
+
+for (const program of ["xz", "bzip2"]) {
+  const compress = (bytes: Buffer): Buffer =>
+    execFileSync(program, ["-1c"], { input: bytes, maxBuffer: 2 ** 28 });
+
+  test(`${program}: an archive, layers inside of one, and an import`, async () => {
+    const archive = await save(source, [`${rich}:1`]);
+    await using target = await openImages();
+    assert.deepEqual(texts(await load(target, compress(archive))), [`Loaded image: ${rich}:1`]);
+    // Made by GNU tar, so that our own packing gives other bytes, and by ours.
+    const foreignTar = tarWith({ "a/b": "x".repeat(5000), "c d": "1" });
+    const ownId = await importTar(target, foreignTar);
+    const [{ key, diffId }] = target.images.store.resolve(ownId).layers as [ImageLayer];
+    const ownTar = await buffer(target.snapshotter.layerTar(key));
+    for (const tar of [foreignTar, ownTar]) {
+      const tarId = `sha256:${hexOf(tar)}`;
+      assert.equal(tarId === diffId, tar === foreignTar);
+      await using imported = await openImages();
+      await checkLayer(imported, await importTar(imported, compress(tar)), tar);
+      await using loaded = await openImages();
+      const parts = [
+        file("c", config([tarId])),
+        file("l", compress(tar)),
+        manifestJson({ Config: "c", Layers: ["l"] }),
+      ];
+      const [line] = texts(await load(loaded, Buffer.concat([...parts, endOfArchive])));
+      await checkLayer(loaded, line!.replace("Loaded image ID: ", ""), tar);
+    }
+  });
+}
+
+/** The image's one layer is this tar, goes out as it, and is kept in a form that a manifest can name. */
+async function checkLayer(setup: ImageSetup, id: string, tar: Buffer): Promise<void> {
+  const [layer] = setup.images.store.resolve(id).layers as [ImageLayer];
+  assert.equal(layer.diffId, `sha256:${hexOf(tar)}`);
+  assert.match(layer.mediaType ?? "none", /^none$|tar\+gzip$/);
+  await using again = await openImages();
+  assert.deepEqual(texts(await load(again, await save(setup, [id]))), [`Loaded image ID: ${id}`]);
+  const kept = layer.blobDigest === undefined ? 0 : 1;
+  assert.equal((await setup.content.list()).length, 1 + kept);
+  assert.deepEqual(readdirSync(join(setup.root, "tmp")), []);
+}
 
 test("a tag that moves is told; the other image stays without it", async () => {
   await using target = await openImages();

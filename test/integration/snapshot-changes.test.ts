@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { type ContainerId, newContainerId } from "#base/ids.ts";
 import { silentLog } from "#base/log.ts";
-import { LayerWorkers } from "#snapshot/layer-workers.ts";
+import { openLayerPools } from "#snapshot/layer-pools.ts";
 import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
 import type { LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
 import { fingerprint } from "./layer-fingerprint.ts";
@@ -72,11 +72,11 @@ interface Scene {
 
 async function withScene(run: (scene: Scene) => Promise<void>): Promise<void> {
   const base = mkdtempSync(join(tmpdir(), "skiff-changes-"));
-  await using workers = new LayerWorkers();
+  await using pools = openLayerPools();
   const snapshotter = await createOverlaySnapshotter({
     root: join(base, "overlay2"),
     log: silentLog,
-    workers,
+    pools,
   });
   const mount = join(base, "mount");
   mkdirSync(mount);
@@ -116,7 +116,7 @@ async function withScene(run: (scene: Scene) => Promise<void>): Promise<void> {
   try {
     await run(scene);
   } finally {
-    await workers[Symbol.asyncDispose]();
+    await pools[Symbol.asyncDispose]();
     rmSync(base, { recursive: true });
   }
 }

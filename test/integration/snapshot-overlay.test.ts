@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { silentLog } from "#base/log.ts";
-import { LayerWorkers } from "#snapshot/layer-workers.ts";
+import { openLayerPools } from "#snapshot/layer-pools.ts";
 import { createOverlaySnapshotter } from "#snapshot/overlay.ts";
 import { type SnapshotterFixture, snapshotterSuite } from "#snapshot/suite.ts";
 import { openDatabase } from "#state/sqlite-database.ts";
@@ -11,14 +11,14 @@ snapshotterSuite("overlay", async (): Promise<SnapshotterFixture> => {
   const base = mkdtempSync(join(tmpdir(), "skiff-snapshot-"));
   const root = join(base, "overlay2");
   const database = await openDatabase(join(base, "state.db"), { log: silentLog });
-  const workers = new LayerWorkers();
-  const options = { root, database, log: silentLog, workers };
+  const pools = openLayerPools();
+  const options = { root, database, log: silentLog, pools };
   return {
     root,
     snapshotter: await createOverlaySnapshotter(options),
     reopen: () => createOverlaySnapshotter(options),
     async [Symbol.asyncDispose]() {
-      await workers[Symbol.asyncDispose]();
+      await pools[Symbol.asyncDispose]();
       await database[Symbol.asyncDispose]();
       rmSync(base, { recursive: true });
     },

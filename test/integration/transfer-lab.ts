@@ -40,11 +40,16 @@ export function fillRegistry(address: string, creds?: string): void {
   }
 }
 
+/** As a request's body comes: whoever takes it in may give its memory back, so it is a copy. */
+function bodyOf(bytes: Buffer): Readable {
+  return Readable.from([Buffer.from(bytes)]);
+}
+
 /** Imports a tar as an image, as `docker import` does. Returns its id. */
 export async function importTar(setup: ImageSetup, tar: Buffer, repository = ""): Promise<ImageId> {
   let id = "";
   await setup.images.import(
-    { source: "-", body: Readable.from([tar]), repository, tag: "", message: "", changes: [], platform: "" },
+    { source: "-", body: bodyOf(tar), repository, tag: "", message: "", changes: [], platform: "" },
     (line) => {
       if (line.kind === "status") id = line.status;
     },
@@ -65,7 +70,7 @@ export async function load(
   options: { quiet?: boolean; signal?: AbortSignal } = {},
 ): Promise<JsonMessage[]> {
   const lines: JsonMessage[] = [];
-  const body = Buffer.isBuffer(archive) ? Readable.from([archive]) : archive;
+  const body = Buffer.isBuffer(archive) ? bodyOf(archive) : archive;
   const request = { body, quiet: options.quiet ?? true, platform: undefined };
   await setup.images.load(request, (line) => lines.push(line), options.signal ?? never);
   return lines;
