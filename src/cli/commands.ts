@@ -2,6 +2,7 @@
 import type { CommandEntry, CommandGroup } from "./command.ts";
 import { both, entry, type Loader } from "./command-entry.ts";
 import { registryGroup } from "./group-registry.ts";
+import { tlsGroup } from "./group-tls.ts";
 
 const containerInspect = entry(
   "inspect",
@@ -391,6 +392,7 @@ export const groups: readonly CommandGroup[] = [
     ],
   },
   registryGroup,
+  tlsGroup,
   {
     name: "context",
     summary: "Manage contexts",
