@@ -382,6 +382,12 @@ export const groups: readonly CommandGroup[] = [
     summary: "Manage the daemon",
     commands: [
       entry("df", "Show how much disk is used", async () => (await import("./commands-df.ts")).diskUsage),
+      entry(
+        "dial-stdio",
+        "Join stdin and stdout to the daemon; what ssh:// runs on the far side",
+        async () => (await import("./commands-dial.ts")).dialStdio,
+        { hidden: true },
+      ),
       events[0]!,
       info[0]!,
       entry(
@@ -398,6 +404,21 @@ export const groups: readonly CommandGroup[] = [
     summary: "Manage contexts",
     commands: [
       entry(
+        "create",
+        "Create a context",
+        async () => (await import("./commands-context-edit.ts")).createContext,
+      ),
+      entry(
+        "export",
+        "Write a context to a tar archive",
+        async () => (await import("./commands-context-edit.ts")).exportContext,
+      ),
+      entry(
+        "import",
+        "Make a context from a tar archive",
+        async () => (await import("./commands-context-edit.ts")).importContext,
+      ),
+      entry(
         "inspect",
         "Show everything about one or more contexts",
         async () => (await import("./commands-context.ts")).inspectContexts,
@@ -406,6 +427,17 @@ export const groups: readonly CommandGroup[] = [
         aliases: ["list"],
         paths: ["context ls", "context list"],
       }),
+      entry(
+        "rm",
+        "Remove one or more contexts",
+        async () => (await import("./commands-context-edit.ts")).removeContexts,
+        { aliases: ["remove"], paths: ["context rm", "context remove"] },
+      ),
+      entry(
+        "update",
+        "Change a context",
+        async () => (await import("./commands-context-edit.ts")).updateContext,
+      ),
       entry(
         "show",
         "Print the name of the context in use",
