@@ -5,7 +5,7 @@ import { AssertionFailure } from "#base/assert.ts";
 import { EngineError } from "#base/errors.ts";
 import type { Log } from "#base/log.ts";
 import { mapError } from "./error-map.ts";
-import { boundListener } from "./listen-bounds.ts";
+import { boundListener, type TcpBounds, tcpBounds } from "./listen-bounds.ts";
 import { Connection, type ConnectionOptions } from "./listen-connection.ts";
 import { HttpExchange } from "./listen-exchange.ts";
 import { foreignRequest, type Guard } from "./listen-guard.ts";
@@ -32,13 +32,12 @@ export interface HttpFront {
 export interface TcpServerOptions {
   readonly tls?: TlsOptions;
   readonly isOwnName: (name: string) => boolean;
+  readonly bounds?: TcpBounds;
 }
 
 const closePollMs = 10;
 /** Connections that wait for the daemon to be ready; the kernel holds some more. */
 const earlyConnectionsMax = 1024;
-/** As Go's ReadHeaderTimeout in dockerd: what an idle connection over TCP may last. */
-const idleTimeoutMs = 5 * 60_000;
 const noNames: Guard = { isOwnName: undefined, encrypted: false };
 /** allowHalfOpen: attach needs it. */
 const serverOptions = { allowHalfOpen: true, noDelay: true } as const;
@@ -47,7 +46,6 @@ const serverOptions = { allowHalfOpen: true, noDelay: true } as const;
  * second apart), so that an attach or a build of its does not go on for nobody.
  */
 const tcpOptions = { ...serverOptions, keepAlive: true, keepAliveInitialDelay: 15_000 } as const;
-const handshakeTimeoutMs = 10_000;
 
 export interface HttpFrontOptions {
   /** Without them every connection waits until `open`. */
@@ -85,14 +83,15 @@ export function createHttpFront({ routes, log }: HttpFrontOptions): HttpFront {
 
   return {
     createServer: () => createServer(serverOptions, (socket) => serve(socket, { guard: noNames })),
-    createTcpServer: ({ tls, isOwnName }) => {
+    createTcpServer: ({ tls, isOwnName, bounds = tcpBounds }) => {
+      const { idleTimeoutMs, handshakeTimeoutMs: handshakeTimeout } = bounds;
       const guard: Guard = { isOwnName, encrypted: tls !== undefined };
       const listener = (socket: Socket): void => serve(socket, { guard, idleTimeoutMs });
       const server =
         tls === undefined
           ? createServer(tcpOptions, listener)
-          : createTlsServer({ ...tls, ...tcpOptions, handshakeTimeout: handshakeTimeoutMs }, listener);
-      boundListener(server, log);
+          : createTlsServer({ ...tls, ...tcpOptions, handshakeTimeout }, listener);
+      boundListener(server, bounds, log);
       return server;
     },
     open: (opened) => {
