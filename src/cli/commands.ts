@@ -1,6 +1,7 @@
 /** The command tree. Only names and one-line summaries live here: a command's module is loaded when it is used. */
 import type { CommandEntry, CommandGroup } from "./command.ts";
 import { both, entry, type Loader } from "./command-entry.ts";
+import { contextGroup } from "./group-context.ts";
 import { registryGroup } from "./group-registry.ts";
 import { tlsGroup } from "./group-tls.ts";
 
@@ -399,57 +400,7 @@ export const groups: readonly CommandGroup[] = [
   },
   registryGroup,
   tlsGroup,
-  {
-    name: "context",
-    summary: "Manage contexts",
-    commands: [
-      entry(
-        "create",
-        "Create a context",
-        async () => (await import("./commands-context-edit.ts")).createContext,
-      ),
-      entry(
-        "export",
-        "Write a context to a tar archive",
-        async () => (await import("./commands-context-edit.ts")).exportContext,
-      ),
-      entry(
-        "import",
-        "Make a context from a tar archive",
-        async () => (await import("./commands-context-edit.ts")).importContext,
-      ),
-      entry(
-        "inspect",
-        "Show everything about one or more contexts",
-        async () => (await import("./commands-context.ts")).inspectContexts,
-      ),
-      entry("ls", "List contexts", async () => (await import("./commands-context.ts")).listAllContexts, {
-        aliases: ["list"],
-        paths: ["context ls", "context list"],
-      }),
-      entry(
-        "rm",
-        "Remove one or more contexts",
-        async () => (await import("./commands-context-edit.ts")).removeContexts,
-        { aliases: ["remove"], paths: ["context rm", "context remove"] },
-      ),
-      entry(
-        "update",
-        "Change a context",
-        async () => (await import("./commands-context-edit.ts")).updateContext,
-      ),
-      entry(
-        "show",
-        "Print the name of the context in use",
-        async () => (await import("./commands-context.ts")).showContext,
-      ),
-      entry(
-        "use",
-        "Choose the context to use from now on",
-        async () => (await import("./commands-context.ts")).useContext,
-      ),
-    ],
-  },
+  contextGroup,
 ];
 
 const login = entry("login", "Log in to a registry", async () => (await import("./commands-login.ts")).login);
