@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, statfsSync } from "node:fs";
+import { accessSync, constants, existsSync, statfsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { describeErrno, errnoOf } from "#base/errors.ts";
 import { findRuntime, noRuntime } from "#runtime/detect.ts";
@@ -58,8 +58,10 @@ export function checkDataRoot(path: string, look: (path: string) => FileSystem =
 
 /** As `checkDataRoot`, for any directory that is to be made. */
 export function checkWritable(path: string, what: string): void {
+  const there = nearestExisting(path);
+  if (!statSync(there).isDirectory()) throw new StartupError(`${what} ${path}: ${there} is no directory`);
   try {
-    accessSync(nearestExisting(path), constants.W_OK);
+    accessSync(there, constants.W_OK);
   } catch (error) {
     throw new StartupError(`${what} ${path}: ${describeErrno(errnoOf(error) ?? "EACCES")}`);
   }
