@@ -111,7 +111,10 @@ async function run(running: Running): Promise<void> {
   const signals = new Signals(log);
   await using resources = new AsyncDisposableStack();
   const manager = resources.use(new ServiceManager(environment, log));
-  const roots = [claimRoot(config.dataRoot, "data root"), claimRoot(config.execRoot, "exec root")];
+  const roots = [
+    claimRoot(config.dataRoot, "data root"),
+    claimRoot(config.execRoot, "exec root", { withContent: true }),
+  ];
   for (const root of roots) resources.use(root);
   resources.use(claimPidfile(config.pidfile));
 

@@ -9,7 +9,7 @@ import { checkDataRoot, checkWritable, requireRuntime } from "./preconditions.ts
 const directory = mkdtempSync(join(tmpdir(), "skiff-preconditions-"));
 test.after(() => rmSync(directory, { recursive: true }));
 
-const ext4 = { type: 0xef53, bavail: 10, ffree: 10, files: 20 };
+const ext4 = { type: 0xef53, bsize: 4096, bavail: 10_000, ffree: 10, files: 20 };
 
 for (const [name, type] of [
   ["overlay on overlay is not possible", 0x794c7630],

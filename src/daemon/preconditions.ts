@@ -30,8 +30,12 @@ const unsuitable: ReadonlyMap<number, string> = new Map([
   [0x9660, "ISO 9660"],
 ]);
 
+/** A new state takes a good megabyte. */
+const freshBytesMin = 4 * 1024 * 1024;
+
 interface FileSystem {
   readonly type: number;
+  readonly bsize: number;
   readonly bavail: number;
   readonly ffree: number;
   readonly files: number;
@@ -52,7 +56,7 @@ export function checkDataRoot(path: string, look: (path: string) => FileSystem =
     );
   }
   checkWritable(path, "data root");
-  const full = status.bavail === 0 || (status.files > 0 && status.ffree === 0);
+  const full = status.bavail * status.bsize < freshBytesMin || (status.files > 0 && status.ffree === 0);
   if (there !== path && full) throw new StartupError(`data root ${path}: ${describeErrno("ENOSPC")}`);
 }
 

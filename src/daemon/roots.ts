@@ -14,9 +14,10 @@ export interface Root extends Disposable {
 
 /**
  * Makes a root (0711: its users may pass through to the socket, nobody may list it) and locks it for this process.
- * Two daemons on one root would destroy each other's state. What was made here goes again when the start fails.
+ * Two daemons on one root would destroy each other's state. A root that was made here goes again when the start fails;
+ * `withContent`, also when something is in it by then.
  */
-export function claimRoot(path: string, what: string): Root {
+export function claimRoot(path: string, what: string, { withContent = false } = {}): Root {
   const made = whatFails(what, path, () => mkdirSync(path, { recursive: true, mode: 0o711 }));
   const lock = whatFails(what, path, () => {
     chmodSync(path, 0o711);
@@ -29,6 +30,7 @@ export function claimRoot(path: string, what: string): Root {
       kept = true;
     },
     [Symbol.dispose]: () => {
+      if (!kept && withContent) rmSync(path, { recursive: true, force: true });
       lock[Symbol.dispose]();
       if (!kept) removeEmpty(path, made!);
     },
@@ -50,9 +52,9 @@ function removeEmpty(path: string, top: string): void {
   for (let at = path; at.length >= top.length; at = dirname(at)) {
     try {
       rmdirSync(at);
-    } catch {
+    } catch (error) {
       // Something is in there by now: it stays.
-      return;
+      if (errnoOf(error) !== "ENOENT") return;
     }
   }
 }
