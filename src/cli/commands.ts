@@ -389,6 +389,11 @@ export const groups: readonly CommandGroup[] = [
         async () => (await import("./commands-dial.ts")).dialStdio,
         { hidden: true },
       ),
+      entry(
+        "doctor",
+        "Look at this machine and say what to do about what is missing",
+        async () => (await import("./commands-doctor.ts")).doctor,
+      ),
       events[0]!,
       info[0]!,
       entry(
@@ -454,4 +459,12 @@ export const otherCommands: readonly CommandEntry[] = [
   inspect,
 ].filter((candidate) => !commonCommands.includes(candidate));
 
-export const topCommands: readonly CommandEntry[] = [...commonCommands, ...otherCommands];
+/** Not in the help, as Docker's is not. */
+const completion = entry(
+  "completion",
+  "Print a script that completes commands in a shell",
+  async () => (await import("./commands-completion.ts")).completion,
+  { hidden: true },
+);
+
+export const topCommands: readonly CommandEntry[] = [...commonCommands, ...otherCommands, completion];
