@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createCgroupDriver, defaultCgroupDriver, slicePath } from "./cgroup-driver.ts";
+import { unitProperties } from "./systemd-properties.ts";
 
 const id = "a".repeat(64);
 
@@ -54,6 +55,39 @@ test("a slice's dashes are its path (systemd.slice)", () => {
   }
 });
 
-test("a version 1 host has the cgroupfs driver, whatever runs it", () => {
-  assert.equal(defaultCgroupDriver("1"), "cgroupfs");
+test("systemd's driver is the default where systemd runs a version 2 host and no path is asked for", () => {
+  const booted = (): boolean => true;
+  assert.equal(defaultCgroupDriver("2", undefined, booted), "systemd");
+  assert.equal(defaultCgroupDriver("2", "mine.slice", booted), "systemd");
+  assert.equal(defaultCgroupDriver("2", "/mine", booted), "cgroupfs");
+  assert.equal(defaultCgroupDriver("1", undefined, booted), "cgroupfs");
+  assert.equal(
+    defaultCgroupDriver("2", undefined, () => false),
+    "cgroupfs",
+  );
+});
+
+test("limits in systemd's words", () => {
+  assert.deepEqual(
+    unitProperties([
+      ["memory", "memory.swap.max", "max"],
+      ["memory", "memory.max", "67108864"],
+      ["cpu", "cpu.max", "50000 100000"],
+      ["cpuset", "cpuset.cpus", "0-1"],
+      ["pids", "pids.max", "max"],
+      ["io", "io.weight", "default 500"],
+      ["cpu", "cpu.weight", "39"],
+    ]),
+    [
+      "MemorySwapMax=infinity",
+      "MemoryMax=67108864",
+      "CPUQuota=50.00%",
+      "CPUQuotaPeriodSec=100000us",
+      "AllowedCPUs=0-1",
+      "TasksMax=infinity",
+      "IOWeight=500",
+      "CPUWeight=39",
+    ],
+  );
+  assert.deepEqual(unitProperties([["cpu", "cpu.max", "max 100000"]]), ["CPUQuota="]);
 });

@@ -29,9 +29,16 @@ export interface CgroupDriver {
 /** Scopes are `<prefix>-<id>.scope`. */
 const scopePrefix = "skiff";
 
-/** As dockerd: systemd's where it runs this host and the hierarchy is version 2, whose rule is one writer a tree. */
-export function defaultCgroupDriver(version: "1" | "2"): CgroupDriverName {
-  return version === "2" && systemdRuns() ? "systemd" : "cgroupfs";
+/**
+ * As dockerd: systemd's where it runs this host and the hierarchy is version 2, whose rule is one writer a tree. A parent
+ * that is a path can only mean cgroupfs (dockerd refuses it then).
+ */
+export function defaultCgroupDriver(
+  version: "1" | "2",
+  parent: string | undefined,
+  booted: () => boolean = systemdRuns,
+): CgroupDriverName {
+  return version === "2" && parent?.startsWith("/") !== true && booted() ? "systemd" : "cgroupfs";
 }
 
 /** sd_booted(3). */

@@ -400,7 +400,7 @@ export async function createOciRuntime(options: OciRuntimeOptions): Promise<Runt
     detectRuntimes(options.runtimes, options.defaultRuntime, options.log),
     host.apparmor ? loadApparmorProfile(options.execRoot, options.log) : false,
   ]);
-  const driver = options.cgroupDriver ?? defaultCgroupDriver(layout.version);
+  const driver = options.cgroupDriver ?? defaultCgroupDriver(layout.version, options.cgroupParent);
   const cgroups = createCgroupDriver(driver, options.cgroupParent);
   if (driver === "cgroupfs") makeCgroupParent(layout, cgroups.parentPath);
   const runtime = new OciRuntime(options, { host, layout, cgroups, runtimes, apparmorLoaded });
