@@ -41,17 +41,21 @@ export function watchLink(socket: Socket, top: Socket, delayMs: number): void {
   top.once("close", () => clearInterval(timer));
 }
 
-/** How often the kernel has sent the oldest bytes again that were not acknowledged; 0 when there are none. */
+/**
+ * How often the kernel has sent the oldest bytes again that were not acknowledged, or has asked a full reader in vain
+ * whether it has room; 0 when it waits for nothing.
+ */
 async function repeats({ localAddress = "", localPort = 0, remotePort = 0 }: Socket): Promise<number> {
   const table = await readFile(isIPv4(localAddress) ? "/proc/net/tcp" : "/proc/net/tcp6", "latin1");
   const hex = (port: number): string => port.toString(16).toUpperCase().padStart(4, "0");
   for (const line of table.split("\n")) {
-    // slot, local, remote, state, queues, timer, repeats.
-    const [, local, remote, , , timer, count] = line.trim().split(/\s+/);
+    // slot, local, remote, state, queues, timer, retransmits, uid, probes without an answer.
+    const [, local, remote, , , timer = "", retransmits = "0", , probes = "0"] = line.trim().split(/\s+/);
     if (local?.endsWith(`:${hex(localPort)}`) !== true || remote?.endsWith(`:${hex(remotePort)}`) !== true)
       continue;
-    // Timer 01 repeats data; 02 is keepalive; 04 asks a reader that is alive whether it has room again.
-    if (timer?.startsWith("01:") === true) return Number.parseInt(count ?? "0", 16);
+    // Timer 01 sends data again, 04 asks for room. A reader that is there answers each question.
+    if (timer.startsWith("01:")) return Number.parseInt(retransmits, 16);
+    if (timer.startsWith("04:")) return Number(probes);
   }
   return 0;
 }
