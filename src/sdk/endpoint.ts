@@ -1,8 +1,8 @@
 import { connect as connectPlain, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { EngineError } from "#base/errors.ts";
-import { keepAliveDelayMs, watchLink } from "#base/link-watch.ts";
 import { connectFailure, DialTimeout } from "./connect-failure.ts";
+import { keepAliveDelayMs, watchLink } from "./link-watch.ts";
 import { dialSsh, parseSsh } from "./ssh.ts";
 
 /** TLS material for a `tcp://` endpoint, as PEM text. `verify: false` accepts any server certificate. */
