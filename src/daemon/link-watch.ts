@@ -2,9 +2,8 @@ import type { Server, Socket } from "node:net";
 import { tcpState } from "#sys/socket-option.ts";
 
 const lookMs = 5_000;
-/** The peer has not acknowledged a byte for so long, and was asked again and again. */
+/** The peer was asked for so long, at least once, and has acknowledged nothing. */
 const silentMs = 30_000;
-const unansweredMin = 4;
 
 /**
  * Ends connections whose peer is gone without a word while there is something to tell it. Keep-alive probes find a dead
@@ -12,14 +11,20 @@ const unansweredMin = 4;
  * alive and does not read acknowledges every probe of its closed window, and stays.
  */
 export function watchLinks(server: Server): Disposable {
-  const sockets = new Set<Socket>();
+  /** Connections, and since when something is unanswered there (`performance.now`). */
+  const sockets = new Map<Socket, number | undefined>();
   const added = (socket: Socket): void => {
-    sockets.add(socket);
+    sockets.set(socket, undefined);
     socket.once("close", () => sockets.delete(socket));
   };
   server.on("connection", added);
   const timer = setInterval(() => {
-    for (const socket of sockets) if (isCut(socket)) socket.destroy();
+    const now = performance.now();
+    for (const [socket, since] of sockets) {
+      const unanswered = unansweredSince(socket, since, now);
+      if (unanswered !== undefined && now - unanswered >= silentMs) socket.destroy();
+      else if (unanswered !== since) sockets.set(socket, unanswered);
+    }
   }, lookMs);
   timer.unref();
   return {
@@ -30,10 +35,11 @@ export function watchLinks(server: Server): Disposable {
   };
 }
 
-function isCut(socket: Socket): boolean {
+function unansweredSince(socket: Socket, since: number | undefined, now: number): number | undefined {
   // Node names the descriptor nowhere else; a socket that is closed has none.
   const fd = (socket as { _handle?: { fd?: number } | null })._handle?.fd;
   const state = fd === undefined || fd < 0 ? undefined : tcpState(fd);
-  if (state === undefined) return false;
-  return state.lastAckMs > silentMs && Math.max(state.retransmits, state.probes) >= unansweredMin;
+  if (state === undefined || (state.retransmits === 0 && state.probes === 0)) return undefined;
+  const acknowledged = now - state.lastAckMs;
+  return since === undefined || acknowledged > since ? now : since;
 }
