@@ -33,17 +33,25 @@ export function parseSsh(text: string): SshTarget {
   if (fragment !== undefined && fragment !== "#")
     throw bad(`fragments are not allowed: ${JSON.stringify(fragment.slice(1))}`);
   const name = host.replace(/^\[|\]$/g, "");
-  const user = login === undefined ? "" : decodeURIComponent(login);
+  const decoded = (part: string): string => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      throw bad(`${JSON.stringify(part)} is not a percent-encoded name`);
+    }
+  };
+  const user = decoded(login ?? "");
+  const socket = decoded(path ?? "");
   // ssh would read it as an option that may run a program here.
   for (const word of [name, user])
     if (word.startsWith("-")) throw bad(`${JSON.stringify(word)} begins with "-"`);
-  for (const word of [name, user, path ?? ""])
-    if (/[\s\x00-\x1f\x7f]/.test(word)) throw bad("it holds white space");
+  for (const word of [name, user]) if (/\s/.test(word)) throw bad("it holds white space");
+  if (socket.includes("\0")) throw bad("the path holds a zero byte");
   return {
     host: name,
     ...(user === "" ? {} : { user }),
     ...(port === undefined || port === "" ? {} : { port }),
-    ...(path === undefined || path === "/" ? {} : { socket: decodeURIComponent(path) }),
+    ...(socket === "" || socket === "/" ? {} : { socket }),
   };
 }
 
@@ -94,11 +102,18 @@ class SshStream extends Duplex {
     child.on("error", (cause) =>
       this.destroy(requestFailure(`exec: "ssh": ${cause.message}`, cause, "connect")),
     );
-    child.on("close", (code, signal) => this.#ended(code, signal));
+    // Not "close": a master that ssh leaves behind (ControlPersist) keeps stderr open.
+    child.stdout.on("end", () => this.#whenBoth());
+    child.on("exit", () => this.#whenBoth());
+  }
+
+  #whenBoth(): void {
+    const { exitCode, signalCode, stdout } = this.#child;
+    if (this.destroyed || !stdout.readableEnded) return;
+    if (exitCode !== null || signalCode !== null) this.#ended(exitCode, signalCode);
   }
 
   #ended(code: number | null, signal: NodeJS.Signals | null): void {
-    if (this.destroyed) return;
     if (code === 0 || (this.#answered && code !== 255)) {
       this.push(null);
       return;

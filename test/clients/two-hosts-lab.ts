@@ -2,7 +2,7 @@
  * Two hosts on one machine: network and mount namespaces of their own, two cables between them. On the far one runs a
  * daemon that listens with TLS, and an sshd; on the near one run the clients.
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -176,6 +176,10 @@ export async function openTwoHosts(): Promise<TwoHosts> {
     await startSshd({ home: sshHome, address: far.address, enter: farHost.enter, path }),
   );
   on(nearHost, "sh", "-c", sshd.clientSetUp.join(" && "));
+  // ssh's master would outlive the namespaces.
+  parts.defer(
+    () => void spawnSync(nearHost.enter[0]!, [...nearHost.enter.slice(1), "ssh", "-O", "exit", far.address]),
+  );
   writeFileSync(join(folder, "hosts"), `127.0.0.1 localhost\n${far.address} ${far.name} wrong.test\n`);
   on(nearHost, "mount", "--bind", join(folder, "hosts"), "/etc/hosts");
   const config = join(folder, "config");

@@ -30,6 +30,7 @@ const sha = (bytes: Uint8Array): string => createHash("sha256").update(bytes).di
 
 describe("two hosts", () => {
   let lab: TwoHosts;
+  let severed: Severed | undefined;
   const content = randomBytes(6_000_000);
 
   before(async () => {
@@ -42,7 +43,10 @@ describe("two hosts", () => {
     );
     writeFileSync(join(lab.folder, "context/data"), content);
   });
-  after(() => lab?.[Symbol.asyncDispose]());
+  after(async () => {
+    severed?.close();
+    await lab?.[Symbol.asyncDispose]();
+  });
 
   const tls = (kind = "good", host = far.address): NodeJS.ProcessEnv => ({
     DOCKER_HOST: `tcp://${host}:${tlsPort}`,
@@ -60,59 +64,41 @@ describe("two hosts", () => {
     return outcome.stdout.toString();
   };
 
-  /** What people do with a daemon, by one client over one transport. */
+  /** What people do with a daemon, by one client over one transport; what only prepares takes the short way. */
   const everyday = async (program: string, name: string, env: NodeJS.ProcessEnv): Promise<void> => {
-    const own = (...words: string[]): Promise<string> => ok([program, ...words], env);
+    const direct = (...words: string[]): Promise<string> =>
+      ok([skiff, ...words], { DOCKER_HOST: lab.daemon.host });
+    const script = "echo one; until [ -e /go ]; do sleep 0.05; done; echo two";
+    await direct("run", "-d", "--name", name, "busybox", "sh", "-c", script);
+    const following = lab.run([program, "logs", "-f", name], env);
     // The end of stdin travels, and what comes after it travels back.
     const summed = await ok([program, "run", "--rm", "-i", "busybox", "sha256sum"], env, content);
     assert.equal(summed, `${sha(content)}  -\n`);
-    await own(
-      "run",
-      "-d",
-      "--name",
-      name,
-      "busybox",
-      "sh",
-      "-c",
-      "echo one; until [ -e /go ]; do sleep 0.05; done; echo two",
-    );
-    const following = lab.run([program, "logs", "-f", name], env);
     await ok([program, "cp", "-", `${name}:/`], env, tarWith("data", content));
-    const [copied, , terminal] = await Promise.all([
-      lab.run([program, "cp", `${name}:/data`, "-"], env),
-      ok([program, "build", "--no-cache", "-t", `made-${name}`, join(lab.folder, "context")], env).then(
-        (said) => assert.match(said, new RegExp(sha(content))),
-      ),
-      ok(
-        [
-          "python3",
-          driver,
-          JSON.stringify([["# ", "type", "stty size; exit 7\n"]]),
-          program,
-          "exec",
-          "-it",
-          name,
-          "sh",
-        ],
-        env,
-      ),
-    ]);
-    assert.equal(sha(copied.stdout.subarray(512, 512 + content.length)), sha(content));
+    const copied = (await lab.run([program, "cp", `${name}:/data`, "-"], env)).stdout;
+    assert.equal(sha(copied.subarray(512, 512 + content.length)), sha(content));
+    const built = await ok([program, "build", "--no-cache", join(lab.folder, "context")], env);
+    assert.match(built, new RegExp(sha(content)));
+    const steps = JSON.stringify([["# ", "type", "stty size; exit 7\n"]]);
+    const terminal = await ok(["python3", driver, steps, program, "exec", "-it", name, "sh"], env);
     const { output, code } = JSON.parse(terminal) as { output: string; code: number };
     assert.match(output, /33 99/);
     assert.equal(code, 7);
-    await own("exec", name, "touch", "/go");
+    await direct("exec", name, "touch", "/go");
     assert.equal((await following).stdout.toString(), "one\ntwo\n");
-    assert.equal(await own("wait", name), "0\n");
-    await own("rm", name);
+    await direct("rm", "-f", name);
   };
 
   // The cable that is cut: begun first and looked at last, since silence has to be waited for.
-  let severed: Severed;
   test("work begins over the cable that will be cut", async () => {
     severed = await beginSevered(lab, { ...tls("good", far.cutAddress), SKIFF_KEEPALIVE_SECONDS: "2" });
     lab.cut();
-    severed.at = performance.now();
+    const at = performance.now();
+    for (const [name, work] of severed.works)
+      severed.ends.set(
+        name,
+        work.then((outcome) => ({ outcome, afterMs: performance.now() - at })),
+      );
   });
 
   for (const [name, program] of clients) {
@@ -193,15 +179,15 @@ describe("two hosts", () => {
   });
 
   test("nothing hangs behind the cut", async () => {
-    for (const [name, work] of severed.works) {
-      const outcome = await work;
+    for (const [name, end] of severed!.ends) {
+      const { outcome, afterMs } = await end;
       assert.notEqual(outcome.code, 0, `${name}: ${outcome.stdout.toString()}`);
       assert.match(outcome.stderr, /error during connect|unexpected EOF|ETIMEDOUT|lost|Cannot connect/, name);
+      // 2 s of silence, 10 s of probes, some for a machine that has other things to do.
+      assert.ok(afterMs < 30_000, `${name} ended ${afterMs} ms after the cut`);
     }
-    assert.ok(performance.now() - severed.at < 30_000, "clients end in time");
     // The container is not the client's: it goes on.
     assert.match(await ok([skiff, "ps", "--format", "{{.Names}}"], tls()), /^held$/m);
-    severed.close();
     // The daemon gives its side up within half a minute of silence: each connection has a probe set.
     const left = (): string[] => connections(lab.farPid, far.cutAddress);
     for (const line of left()) assert.match(line, / 0[124]:[0-9A-F]{8} /, "a connection without a timer");
@@ -241,9 +227,9 @@ function tarWith(name: string, bytes: Buffer): Buffer {
 }
 
 interface Severed {
-  /** When the cable went, in milliseconds of `performance.now()`. */
-  at: number;
   readonly works: ReadonlyMap<string, Promise<Outcome>>;
+  /** How each ended, and how long after the cut. */
+  readonly ends: Map<string, Promise<{ outcome: Outcome; afterMs: number }>>;
   close(): void;
 }
 
@@ -283,8 +269,8 @@ async function beginSevered(lab: TwoHosts, env: NodeJS.ProcessEnv): Promise<Seve
   feed();
   await until("the upload runs", () => sent > 1_000_000);
   return {
-    at: 0,
     works,
+    ends: new Map(),
     close: () => {
       server.closeAllConnections();
       server.close();

@@ -100,7 +100,8 @@ function clientSetUp(home: string, address: string): string[] {
   writeFileSync(join(home, "known_hosts"), `${address} ${type} ${key}\n`);
   writeFileSync(
     join(home, "ssh_config"),
-    `IdentityFile ${join(home, "user")}\nIdentitiesOnly yes\nUserKnownHostsFile ${join(home, "known_hosts")}\nGlobalKnownHostsFile none\nStrictHostKeyChecking yes\nBatchMode yes\n`,
+    // One connection for all, as who uses ssh every day has it.
+    `ControlMaster auto\nControlPath ${join(home, "master-%h")}\nControlPersist 60\nIdentityFile ${join(home, "user")}\nIdentitiesOnly yes\nUserKnownHostsFile ${join(home, "known_hosts")}\nGlobalKnownHostsFile none\nStrictHostKeyChecking yes\nBatchMode yes\n`,
   );
   chmodSync(join(home, "user"), 0o600);
   return ["mkdir -p /etc/ssh", `mount --bind ${join(home, "ssh_config")} /etc/ssh/ssh_config`];
