@@ -98,7 +98,7 @@ async function programFiles(root: string, lib: string, nodePackage: string): Pro
     "koffi/package.json",
     "koffi/LICENSE.txt",
     ...globSync("koffi/{index,indirect}.{js,cjs}", { cwd: modules }),
-    ...globSync("koffi/src/koffi/*.{js,cjs}", { cwd: modules }),
+    ...globSync("koffi/src/koffi/**/*.{js,cjs}", { cwd: modules }),
     ...globSync(`@koromix/koffi-linux-${process.arch}/{package.json,index.js,linux_*/koffi.node}`, {
       cwd: modules,
     }),
