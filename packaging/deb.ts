@@ -85,11 +85,9 @@ async function programFiles(root: string, lib: string, nodePackage: string): Pro
   mkdirSync(join(lib, "bin"), { recursive: true });
   for (const name of ["skiff", "skiffd", "with-node"])
     cpSync(join(root, "bin", name), join(lib, "bin", name));
-  write(
-    join(lib, "bin/stop-containers"),
-    readFileSync(join(root, "packaging/debian/stop-containers")),
-    0o755,
-  );
+  for (const name of ["stop-containers", "end-containers"]) {
+    write(join(lib, "bin", name), readFileSync(join(root, "packaging/debian", name)), 0o755);
+  }
   write(join(lib, "native/build/skiff-native"), readFileSync(join(root, "native/build/skiff-native")), 0o755);
   const modules = join(root, "node_modules");
   const copies = [
@@ -119,7 +117,12 @@ async function systemFiles(root: string, tree: string, version: string, nodePack
     mkdirSync(dirname(join(tree, path)), { recursive: true });
     symlinkSync(target, join(tree, path));
   }
-  for (const unit of ["skiff.service", "skiff.socket", "skiff-docker-socket.service"]) {
+  for (const unit of [
+    "skiff.service",
+    "skiff.socket",
+    "skiff-containers.service",
+    "skiff-docker-socket.service",
+  ]) {
     write(join(tree, "lib/systemd/system", unit), debian(unit));
   }
   write(join(tree, "etc/skiff/daemon.json"), debian("daemon.json"));

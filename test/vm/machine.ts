@@ -119,6 +119,9 @@ export class Machine implements AsyncDisposable {
       const [kind, id = "", status = "", out = "", err = ""] = line.trim().split(" ");
       if (kind === "boot") {
         this.#boots.push(id);
+        // What was asked of the system before it went down is not answered any more.
+        for (const answer of this.#waiting.values()) answer({ status: -1, out: "", err: "rebooted" });
+        this.#waiting.clear();
         this.#wake.resolve();
         this.#wake = Promise.withResolvers();
       } else if (kind === "done") {
