@@ -104,6 +104,8 @@ enum field_tag {
 /* Only for the files of a container that does not run: binds are mounted, nothing is ever started. */
 #define LAUNCH_FILES_ONLY 64u
 #define LAUNCH_READONLY_ROOT 128u
+/* systemd makes the cgroups. */
+#define LAUNCH_SYSTEMD_CGROUP 256u
 /* TAG_FLAGS of OPEN_ATTACH and OPEN_EXEC. */
 #define STREAM_STDIN 1u
 #define STREAM_STDOUT 2u

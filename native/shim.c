@@ -86,7 +86,8 @@ void shim_start(uint64_t sequence)
 	}
 	shim.state = STATE_STARTING;
 	shim.start_sequence = sequence;
-	cgroup_make_parents(shim.launch.cgroup_path);
+	if ((shim.launch.flags & LAUNCH_SYSTEMD_CGROUP) == 0)
+		cgroup_make_parents(shim.launch.cgroup_path);
 	make_directories(shim.launch.runtime_root, 0700);
 	struct failure failure;
 	if (runtime_start(&shim, &failure) < 0)

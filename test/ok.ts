@@ -8,6 +8,7 @@ const bin = (name: string): string => join(root, "node_modules/.bin", name);
 const unit = [
   ...globSync("test/house/*.test.ts", { cwd: root }),
   ...globSync("src/**/*.test.ts", { cwd: root }),
+  ...globSync("packaging/*.test.ts", { cwd: root }),
 ].sort();
 const steps: readonly (readonly [string, string, readonly string[]])[] = [
   ["biome", bin("biome"), ["check", "."]],

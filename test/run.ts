@@ -140,7 +140,11 @@ async function main(): Promise<number> {
     if (existsSync(join(root, "native/test")))
       step("native tests under ASan and UBSan", "make", ["-s", "-C", "native", "test"]);
   }
-  await runFiles("unit", [...filesIn("test/house/*.test.ts"), ...filesIn("src/**/*.test.ts")], 2);
+  await runFiles(
+    "unit",
+    [...filesIn("test/house/*.test.ts"), ...filesIn("src/**/*.test.ts"), ...filesIn("packaging/*.test.ts")],
+    2,
+  );
   await runFiles("integration", filesIn("test/integration/*.test.ts"), 2);
   await runFiles("clients", filesIn("test/clients/*.test.ts"), 2);
   await runFiles("conformance", filesIn("test/conformance/*.test.ts"), 1);

@@ -5,6 +5,7 @@ import { EngineError } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
 import { takeOver } from "./hijack.ts";
 import { type BodyDecoder, createChunkedDecoder, createLengthDecoder } from "./listen-body.ts";
+import type { Guard } from "./listen-guard.ts";
 import { BadRequest, findHeadEnd, headBytesMax, parseHead, type RequestHead } from "./listen-head.ts";
 import { type BodySink, borrowedPieces } from "./listen-pieces.ts";
 
@@ -29,6 +30,13 @@ export interface Turn {
   clientGone(): void;
 }
 
+export interface ConnectionOptions {
+  /** Whose requests are taken. */
+  readonly guard: Guard;
+  /** A connection between two requests ends after this; undefined: never (on a unix socket it costs next to nothing). */
+  readonly idleTimeoutMs?: number;
+}
+
 export type BeginTurn = (head: RequestHead, connection: Connection) => Turn;
 
 /**
@@ -38,6 +46,8 @@ export type BeginTurn = (head: RequestHead, connection: Connection) => Turn;
 export class Connection {
   readonly #socket: Socket;
   readonly #begin: BeginTurn;
+  readonly #idleTimeoutMs: number | undefined;
+  readonly guard: Guard;
   #pending: Buffer = nothing;
   /** Memory of the last read, where `#pending` is all of it that may still be needed. */
   #lastRead: ArrayBuffer | undefined;
@@ -54,16 +64,28 @@ export class Connection {
   #pumping = false;
   #closing = false;
   #headTimer: NodeJS.Timeout | undefined;
+  #idleTimer: NodeJS.Timeout | undefined;
   #drained: Promise<void> | undefined;
 
-  constructor(socket: Socket, begin: BeginTurn) {
+  constructor(socket: Socket, begin: BeginTurn, { guard, idleTimeoutMs }: ConnectionOptions) {
     this.#socket = socket;
     this.#begin = begin;
+    this.guard = guard;
+    this.#idleTimeoutMs = idleTimeoutMs;
     socket.on("data", this.#onData);
     socket.on("end", this.#onEnd);
     socket.on("close", this.#onClose);
     // A reset is followed by `close`; without a listener it would end the daemon.
     socket.on("error", () => {});
+    this.#waitIdle(headTimeoutMs);
+  }
+
+  /** The next request must begin in time, or the connection ends. */
+  #waitIdle(timeoutMs: number): void {
+    if (this.#idleTimeoutMs === undefined) return;
+    clearTimeout(this.#idleTimer);
+    this.#idleTimer = setTimeout(() => this.#socket.destroySoon(), timeoutMs);
+    this.#idleTimer.unref();
   }
 
   get gone(): boolean {
@@ -71,6 +93,7 @@ export class Connection {
   }
 
   readonly #onData = (chunk: Buffer): void => {
+    clearTimeout(this.#idleTimer);
     const { buffer } = chunk;
     // What is cut from Node's pool never fills its buffer.
     const isWhole = this.#pending.length === 0 && buffer.byteLength === chunk.length;
@@ -89,6 +112,7 @@ export class Connection {
 
   readonly #onClose = (): void => {
     clearTimeout(this.#headTimer);
+    clearTimeout(this.#idleTimer);
     this.#ended = true;
     this.#pump();
     this.#turn?.clientGone();
@@ -339,8 +363,10 @@ export class Connection {
     this.#head = undefined;
     this.#decoder = undefined;
     this.#sink = undefined;
-    if (keep) this.#pump();
-    else this.#lingerAndEnd();
+    if (keep) {
+      if (this.#pending.length === 0) this.#waitIdle(this.#idleTimeoutMs ?? 0);
+      this.#pump();
+    } else this.#lingerAndEnd();
   }
 
   /** A client that is still sending must be able to read its answer: closing at once would break its writes (RFC 9112 §9.6). */

@@ -11,6 +11,8 @@ export interface RequestHead {
   readonly method: string;
   /** Path with its query, as sent. */
   readonly target: string;
+  /** Of a target in absolute form, as a proxy would be sent it. */
+  readonly authority: string | undefined;
   readonly minorVersion: 0 | 1;
   /** Lower-case names; repeated ones joined by ", ". No prototype: a header called __proto__ is a plain key. */
   readonly headers: Readonly<Record<string, string | undefined>>;
@@ -42,7 +44,7 @@ export function findHeadEnd(bytes: Buffer, from: number): number {
 
 export function parseHead(text: string): RequestHead {
   const lines = text.split("\n");
-  const { method, target, minorVersion } = parseRequestLine(stripCr(lines[0]!));
+  const { method, target, authority, minorVersion } = parseRequestLine(stripCr(lines[0]!));
   const headers = parseHeaders(lines);
   if (minorVersion === 1 && headers["host"] === undefined) {
     throw new BadRequest(400, "missing required Host header");
@@ -51,6 +53,7 @@ export function parseHead(text: string): RequestHead {
   return {
     method,
     target,
+    authority,
     minorVersion,
     headers,
     body: bodyKind(headers),
@@ -66,7 +69,9 @@ function hasToken(value: string, token: string): boolean {
   return value !== "" && value.split(",").some((part) => part.trim() === token);
 }
 
-function parseRequestLine(line: string): { method: string; target: string; minorVersion: 0 | 1 } {
+function parseRequestLine(
+  line: string,
+): Pick<RequestHead, "method" | "target" | "authority" | "minorVersion"> {
   const match = /^([A-Z]{1,20}) (\S+) HTTP\/1\.([01])$/.exec(line);
   if (match === null) {
     throw / HTTP\/[2-9]/.test(line)
@@ -74,11 +79,10 @@ function parseRequestLine(line: string): { method: string; target: string; minor
       : new BadRequest(400, "malformed HTTP request");
   }
   let target = match[2]!;
-  // The absolute form, as a proxy would be sent it.
-  const absolute = /^https?:\/\/[^/?]*/i.exec(target);
+  const absolute = /^https?:\/\/([^/?]*)/i.exec(target);
   if (absolute !== null) target = target.slice(absolute[0].length) || "/";
   if (!target.startsWith("/")) throw new BadRequest(400, "malformed request target");
-  return { method: match[1]!, target, minorVersion: match[3] === "1" ? 1 : 0 };
+  return { method: match[1]!, target, authority: absolute?.[1], minorVersion: match[3] === "1" ? 1 : 0 };
 }
 
 function parseHeaders(lines: readonly string[]): Record<string, string | undefined> {

@@ -14,6 +14,7 @@ import { createHttpFront } from "./listen.ts";
 import type { Exchange, Handler, Route } from "./route.ts";
 
 const aborted: string[] = [];
+const unreadBegun = Promise.withResolvers<void>();
 const names = go.struct("Body", { Name: go.string });
 
 const echo: Handler = async (exchange) => {
@@ -77,6 +78,7 @@ const routes: Route[] = [
     pattern: "/unread",
     handler: async (x) => {
       x.body();
+      unreadBegun.resolve();
       await new Promise((resolve) => x.signal.addEventListener("abort", resolve, { once: true }));
       aborted.push(x.path);
       throw new EngineError("cancelled", "gone");
@@ -273,15 +275,15 @@ test("a body that the client sent whole before it half-closed is read whole; one
 });
 
 test("a client that breaks off an upload, or an attach, that nobody reads harms nobody", async () => {
-  for (const head of [
-    "POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc",
-    "POST /attach HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-  ]) {
+  for (const [head, begun] of [
+    ["POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc", unreadBegun.promise],
+    ["POST /attach HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", sleep(20)],
+  ] as const) {
     const socket = connect({ path: socketPath });
     socket.on("error", () => {});
     // Sent for certain: what is destroyed while it connects sends nothing.
     await new Promise((resolve) => socket.write(head, resolve));
-    await sleep(20);
+    await begun;
     socket.destroy();
   }
   for (let i = 0; i < 4000 && !aborted.includes("/unread"); i += 1) await sleep(5);
@@ -419,4 +421,32 @@ test("closing waits for a request in flight and takes no new one", async () => {
   for await (const chunk of socket) answer += chunk;
   await closed;
   assert.match(answer, /^HTTP\/1\.1 204 .*Connection: close/s);
+});
+
+test("connections that come before the front is open wait for it; those left are broken off at the end", async () => {
+  const path = join(directory, "early");
+  const early = createHttpFront({ log: silentLog });
+  const listening = early.createServer().listen(path);
+  await once(listening, "listening");
+  const waiting = request({ socketPath: path, path: "/small", agent: false }).end();
+  const left = connect({ path });
+  await Promise.all([once(waiting, "socket"), once(left, "connect")]);
+  left.destroy();
+  early.open(routes);
+  const [response] = await once(waiting, "response");
+  assert.equal(response.statusCode, 200);
+  response.resume();
+  listening.close();
+  await early.close(100);
+
+  const never = createHttpFront({ log: silentLog });
+  const refusing = never.createServer().listen(join(directory, "never"));
+  await once(refusing, "listening");
+  const hopeless = connect({ path: join(directory, "never") });
+  await once(hopeless, "connect");
+  const ended = once(hopeless.resume(), "close");
+  refusing.close();
+  await never.close(100);
+  // One that the server had not seen by then meets a closed front.
+  await ended;
 });

@@ -22,11 +22,24 @@ export class KeyedLock {
 
 /** At most `slots` holders at a time, first come first served. */
 export class Semaphore {
+  #slots: number;
+  /** Below zero while there are more holders than slots: `resize` has taken some away. */
   #free: number;
   readonly #waiting: (() => void)[] = [];
 
   constructor(slots: number) {
+    this.#slots = slots;
     this.#free = slots;
+  }
+
+  /** Another number of slots, from now on; who holds one keeps it. */
+  resize(slots: number): void {
+    this.#free += slots - this.#slots;
+    this.#slots = slots;
+    while (this.#free > 0 && this.#waiting.length > 0) {
+      this.#free -= 1;
+      this.#waiting.shift()!();
+    }
   }
 
   async acquire(): Promise<Disposable> {
@@ -37,7 +50,7 @@ export class Semaphore {
 
   /** A slot if one is free now. */
   tryAcquire(): Disposable | undefined {
-    if (this.#free === 0) return undefined;
+    if (this.#free <= 0) return undefined;
     this.#free -= 1;
     return this.#holder();
   }
@@ -48,7 +61,7 @@ export class Semaphore {
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;
-        const next = this.#waiting.shift();
+        const next = this.#free < 0 ? undefined : this.#waiting.shift();
         if (next === undefined) this.#free += 1;
         else next();
       },

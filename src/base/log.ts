@@ -17,10 +17,15 @@ function plain(value: unknown): unknown {
   return value;
 }
 
-export function createLog(level: LogLevel, write: (line: string) => void, base: LogFields = {}): Log {
-  const threshold = logLevels.indexOf(level);
+/** `level` may be a function: what it says counts for each line, also those of children. */
+export function createLog(
+  level: LogLevel | (() => LogLevel),
+  write: (line: string) => void,
+  base: LogFields = {},
+): Log {
+  const threshold = typeof level === "function" ? level : (): LogLevel => level;
   const emit = (at: LogLevel, message: string, fields: LogFields = {}): void => {
-    if (logLevels.indexOf(at) < threshold) return;
+    if (logLevels.indexOf(at) < logLevels.indexOf(threshold())) return;
     const record: Record<string, unknown> = { time: new Date().toISOString(), level: at, msg: message };
     for (const [key, value] of Object.entries({ ...base, ...fields })) record[key] = plain(value);
     write(`${JSON.stringify(record)}\n`);

@@ -1,19 +1,22 @@
+import { messageOf } from "#base/errors.ts";
 import { toGoJson } from "#wire/template-value.ts";
 import { type Command, ExitError, exactly, noArguments } from "./command.ts";
 import type { CliContext } from "./context.ts";
 import {
   type ContextMeta,
+  checkContextName,
+  contextExists,
   contextMetaDirectory,
   contextTlsDirectory,
-  contextTlsFiles,
   listContexts,
   readContext,
+  readContextTls,
 } from "./contexts.ts";
 import { string } from "./flag-types.ts";
 import { flag, toggle } from "./flags.ts";
 import { formatHelp, inspectFormatHelp } from "./format-help.ts";
 import { formatListing, type Row } from "./formatter.ts";
-import { resolveEndpoint } from "./global-options.ts";
+import { resolveTarget } from "./global-options.ts";
 import { inspectAll } from "./inspector.ts";
 
 const headers = {
@@ -40,6 +43,7 @@ export const listAllContexts: Command = {
     const rows = [
       defaultRow(context),
       ...listContexts(context.configDirectory).map((meta) => storedRow(context, meta)),
+      ...missingRow(context),
     ];
     rows.sort((one, other) => (String(one["Name"]) < String(other["Name"]) ? -1 : 1));
     context.write(formatListing({ format, headers, typeName: "*formatter.clientContextContext", rows }));
@@ -64,7 +68,7 @@ function defaultRow(context: CliContext): Row {
 
 function defaultEndpoint(context: CliContext): string {
   const { globals: flags, env, program, configDirectory } = context;
-  return resolveEndpoint({ flags, env, program, configDirectory, contextName: "default" }).host;
+  return resolveTarget({ flags, env, program, configDirectory, contextName: "default" }).host;
 }
 
 function storedRow(context: CliContext, meta: ContextMeta): Row {
@@ -75,6 +79,21 @@ function storedRow(context: CliContext, meta: ContextMeta): Row {
     Current: context.contextName === meta.Name,
     Error: "",
   };
+}
+
+const errorLengthMax = 45;
+
+/** The context in use is listed, too, when it is not there. */
+function missingRow({ contextName, configDirectory }: CliContext): Row[] {
+  if (contextName === "default" || contextExists(configDirectory, contextName)) return [];
+  try {
+    readContext(configDirectory, contextName);
+    return [];
+  } catch (error) {
+    const text = messageOf(error);
+    const shown = text.length > errorLengthMax ? `${text.slice(0, errorLengthMax - 1)}…` : text;
+    return [{ Name: contextName, Description: "", DockerEndpoint: "", Current: true, Error: shown }];
+  }
 }
 
 export const showContext: Command = {
@@ -92,7 +111,10 @@ export const useContext: Command = {
   flags: [],
   args: exactly(1),
   run: async (context, _flags, [name]) => {
-    if (name !== "default") readContext(context.configDirectory, name!);
+    if (name !== "default") {
+      checkContextName(name!);
+      readContext(context.configDirectory, name!);
+    }
     const { currentContext: _old, ...rest } = context.config;
     context.saveConfig(name === "default" ? rest : { ...rest, currentContext: name! });
     context.print(name!);
@@ -136,7 +158,9 @@ function describe(context: CliContext, name: string): object {
       Name: meta.Name,
       Metadata: meta.Metadata,
       Endpoints: meta.Endpoints,
-      TLSMaterial: contextTlsFiles(directory, name),
+      TLSMaterial: Object.fromEntries(
+        [...readContextTls(directory, name)].map(([endpoint, files]) => [endpoint, [...files.keys()]]),
+      ),
       Storage: {
         MetadataPath: contextMetaDirectory(directory, name),
         TLSPath: contextTlsDirectory(directory, name),

@@ -40,8 +40,14 @@ async function runInfo(context: CliContext, flags: Flags): Promise<number> {
   } as Record<string, unknown>;
   delete client["APIVersion"];
   if (format === "json") context.print(toGoJson({ ...server, ClientInfo: client }, { escapeHtml: true }));
-  else if (template !== undefined) context.print(render(template, server, client));
-  else {
+  else if (template !== undefined) {
+    try {
+      context.print(render(template, server, client));
+    } catch (error) {
+      // Without a daemon there is little to show: that it is not there is what is told.
+      if (failure === undefined) throw error;
+    }
+  } else {
     const lines = clientLines(context);
     lines.push("", "Server:", ...(failure === undefined ? [...serverLines(server), ""] : []));
     context.write(`${lines.map(sanitizeCell).join("\n")}\n`);

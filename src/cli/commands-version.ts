@@ -69,8 +69,8 @@ async function runVersion(context: CliContext, flags: Flags): Promise<number> {
   let failure: unknown;
   let apiVersion: string = apiVersionMax;
   try {
-    apiVersion = await context.client.apiVersion();
     server = await context.client.json<ServerVersion>("GET", "/version");
+    apiVersion = await context.client.apiVersion();
   } catch (error) {
     if (error instanceof ExitError) throw error;
     failure = error;
@@ -84,11 +84,24 @@ async function runVersion(context: CliContext, flags: Flags): Promise<number> {
         { escapeHtml: true },
       ),
     );
-  else if (template !== undefined) context.print(render(template, client, server));
+  else if (template !== undefined) printTemplate(context, template, { client, server, failure });
   else context.write(sanitizeLines(table(client, server)));
   if (failure !== undefined)
     throw new ExitError(1, errorText(failure) + daemonHint(failure, context.program));
   return 0;
+}
+
+/** Without a daemon a template may have nothing to show; that the daemon is not there is what is told then. */
+function printTemplate(
+  context: CliContext,
+  template: Template,
+  { client, server, failure }: { client: object; server: ServerVersion | undefined; failure: unknown },
+): void {
+  try {
+    context.print(render(template, client, server));
+  } catch (error) {
+    if (failure === undefined) throw error;
+  }
 }
 
 function sanitizeLines(text: string): string {

@@ -1,7 +1,9 @@
 /** The command tree. Only names and one-line summaries live here: a command's module is loaded when it is used. */
 import type { CommandEntry, CommandGroup } from "./command.ts";
 import { both, entry, type Loader } from "./command-entry.ts";
+import { contextGroup } from "./group-context.ts";
 import { registryGroup } from "./group-registry.ts";
+import { tlsGroup } from "./group-tls.ts";
 
 const containerInspect = entry(
   "inspect",
@@ -381,6 +383,17 @@ export const groups: readonly CommandGroup[] = [
     summary: "Manage the daemon",
     commands: [
       entry("df", "Show how much disk is used", async () => (await import("./commands-df.ts")).diskUsage),
+      entry(
+        "dial-stdio",
+        "Join stdin and stdout to the daemon; what ssh:// runs on the far side",
+        async () => (await import("./commands-dial.ts")).dialStdio,
+        { hidden: true },
+      ),
+      entry(
+        "doctor",
+        "Look at this machine and say what to do about what is missing",
+        async () => (await import("./commands-doctor.ts")).doctor,
+      ),
       events[0]!,
       info[0]!,
       entry(
@@ -391,31 +404,8 @@ export const groups: readonly CommandGroup[] = [
     ],
   },
   registryGroup,
-  {
-    name: "context",
-    summary: "Manage contexts",
-    commands: [
-      entry(
-        "inspect",
-        "Show everything about one or more contexts",
-        async () => (await import("./commands-context.ts")).inspectContexts,
-      ),
-      entry("ls", "List contexts", async () => (await import("./commands-context.ts")).listAllContexts, {
-        aliases: ["list"],
-        paths: ["context ls", "context list"],
-      }),
-      entry(
-        "show",
-        "Print the name of the context in use",
-        async () => (await import("./commands-context.ts")).showContext,
-      ),
-      entry(
-        "use",
-        "Choose the context to use from now on",
-        async () => (await import("./commands-context.ts")).useContext,
-      ),
-    ],
-  },
+  tlsGroup,
+  contextGroup,
 ];
 
 const login = entry("login", "Log in to a registry", async () => (await import("./commands-login.ts")).login);
@@ -469,4 +459,12 @@ export const otherCommands: readonly CommandEntry[] = [
   inspect,
 ].filter((candidate) => !commonCommands.includes(candidate));
 
-export const topCommands: readonly CommandEntry[] = [...commonCommands, ...otherCommands];
+/** Not in the help, as Docker's is not. */
+const completion = entry(
+  "completion",
+  "Print a script that completes commands in a shell",
+  async () => (await import("./commands-completion.ts")).completion,
+  { hidden: true },
+);
+
+export const topCommands: readonly CommandEntry[] = [...commonCommands, ...otherCommands, completion];

@@ -62,7 +62,7 @@ export class CliContext {
         });
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
-        throw new ExitError(1, `Failed to initialize: unable to resolve docker endpoint: ${reason}`);
+        throw new ExitError(1, `Failed to initialize: ${reason}`);
       }
     }
     return this.#client;

@@ -49,6 +49,8 @@ export async function runCommandLine(invocation: Invocation): Promise<number> {
       process.stdout.write(versionLine(program));
       return 0;
     }
+    if (flags.changed("host") && flags.changed("context"))
+      throw new ExitError(1, "conflicting options: cannot specify both --host and --context");
     context = new CliContext(program, env, flags);
     return await runArguments(context, args);
   } catch (error) {

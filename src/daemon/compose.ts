@@ -21,7 +21,7 @@ import { type BuildEngine, cachedLayers, createBuildEngine, openBuildCache } fro
 import { type ContainerEngine, createContainerEngine } from "#engine/container-engine.ts";
 import { EventBus } from "#engine/events.ts";
 import type { ImageUser } from "#engine/image-context.ts";
-import { createImageService, type ImageService } from "#engine/images.ts";
+import { createImageService, type ImageService, type TransferSettings } from "#engine/images.ts";
 import { createNetworkEngine } from "#engine/networks.ts";
 import { createSystemEngine, type SystemEngine } from "#engine/system.ts";
 import { createVolumeEngine, type VolumeEngine } from "#engine/volumes.ts";
@@ -39,9 +39,20 @@ import { createVolumeStore } from "#volume/local.ts";
 import type { VolumeStore } from "#volume/volume.ts";
 import type { DaemonConfig } from "./config.ts";
 import { filesystemName, persistentId } from "./identity.ts";
+import { reloadAttributes } from "./reload.ts";
 
 export interface Daemon extends AsyncDisposable {
   readonly routes: readonly Route[];
+  readonly cgroupDriver: string;
+  /** Takes over what may change while it runs, all or nothing. Throws `EngineError` for what does not work. */
+  reconfigure(config: DaemonConfig): Promise<void>;
+}
+
+/** What the daemon says of itself, as it is now. */
+interface Self {
+  config: DaemonConfig;
+  readonly daemonId: string;
+  readonly warnings: () => readonly string[];
 }
 
 interface Stores {
@@ -67,13 +78,16 @@ const nativeBinary =
 const clock = systemClock;
 /** Below each cgroup hierarchy: outside of whatever unit the daemon itself runs in. */
 const launcherCgroup = "/skiff-shims";
-const defaultCgroupParent = "/skiff";
 
 /**
  * Makes every part of the daemon, once, in the order of their needs, and takes over what an earlier daemon left running.
  * Disposal goes the other way and leaves containers alone. Rejects with what is wrong in one line.
  */
-export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
+export async function compose(
+  config: DaemonConfig,
+  log: Log,
+  warnings: () => readonly string[] = () => [],
+): Promise<Daemon> {
   await using parts = new AsyncDisposableStack();
   const users = new ImageUsers();
   const foundation = await layFoundation(config, log, parts, users);
@@ -115,7 +129,8 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
     containersUsing: (name) => containers.usersOfVolume(name),
   });
   const networkEngine = createNetworkEngine({ networks, runningContainers: () => containers.connected() });
-  const system = await composeSystem(config, foundation, containers, volumeEngine, builds);
+  const self: Self = { config, warnings, daemonId: await persistentId(database) };
+  const system = composeSystem(self, foundation, containers, volumeEngine, builds);
   if (config.registry !== undefined) {
     const { serveBesides } = await import("./registry-embed.ts");
     parts.use(await serveBesides(config.registry, log));
@@ -134,7 +149,30 @@ export async function compose(config: DaemonConfig, log: Log): Promise<Daemon> {
       ...volumeRoutes(volumeEngine),
       ...networkRoutes(networkEngine),
     ],
+    cgroupDriver: runtime.cgroupDriver,
+    reconfigure: async (next) => {
+      await runtime.useRuntimes(runtimesOf(next), next.defaultRuntime);
+      images.reconfigure(transfersOf(next));
+      self.config = next;
+      events.publish("daemon", "reload", self.daemonId, reloadAttributes(next, runtime));
+    },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function runtimesOf({ runtimes }: DaemonConfig): { name: string; path: string; args: readonly string[] }[] {
+  return [...runtimes].map(([name, { path, args }]) => ({ name, path, args }));
+}
+
+function transfersOf(config: DaemonConfig): TransferSettings {
+  const { registryMirrors, insecureRegistries } = config;
+  const { maxConcurrentDownloads, maxConcurrentUploads, maxDownloadAttempts } = config;
+  return {
+    mirrors: registryMirrors,
+    insecureRegistries,
+    maxConcurrentDownloads,
+    maxConcurrentUploads,
+    maxDownloadAttempts,
   };
 }
 
@@ -214,9 +252,7 @@ async function composeStores(
       log,
       temporaryDir: join(dataRoot, "tmp"),
       config: {
-        mirrors: config.registryMirrors,
-        insecureRegistries: config.insecureRegistries,
-        maxConcurrentDownloads: config.maxConcurrentDownloads,
+        ...transfersOf(config),
       },
       containersUsing: (id) => users.of(id),
       keptLayers: () => cachedLayers(buildCache),
@@ -252,8 +288,9 @@ async function composeRuntime(config: DaemonConfig, log: Log, parts: AsyncDispos
     shimHost,
     execRoot,
     scaffoldParent: join(config.dataRoot, "scaffold"),
-    cgroupParent: config.cgroupParent ?? defaultCgroupParent,
-    runtimes: [...config.runtimes].map(([name, { path, args }]) => ({ name, path, args })),
+    ...(config.cgroupDriver === undefined ? {} : { cgroupDriver: config.cgroupDriver }),
+    ...(config.cgroupParent === undefined ? {} : { cgroupParent: config.cgroupParent }),
+    runtimes: runtimesOf(config),
     ...(config.defaultRuntime === undefined ? {} : { defaultRuntime: config.defaultRuntime }),
     defaultUlimits: config.defaultUlimits,
     noNewPrivileges: config.noNewPrivileges,
@@ -278,20 +315,21 @@ function containerDefaults(config: DaemonConfig): object {
   };
 }
 
-async function composeSystem(
-  config: DaemonConfig,
-  { database, events, images, runtime, networks }: Foundation,
+function composeSystem(
+  self: Self,
+  { events, images, runtime, networks }: Foundation,
   containers: ContainerEngine,
   volumes: VolumeEngine,
   builds: BuildEngine,
-): Promise<SystemEngine> {
+): SystemEngine {
   return createSystemEngine({
     facts: {
-      settings: { ...config, daemonId: await persistentId(database) },
+      settings: () => ({ ...self.config, daemonId: self.daemonId }),
+      warnings: self.warnings,
       clock,
       runtime,
       networks,
-      backingFilesystem: filesystemName(config.dataRoot),
+      backingFilesystem: filesystemName(self.config.dataRoot),
       containerCounts: () => containers.counts(),
       imageCount: () => images.store.list().length,
     },

@@ -9,7 +9,8 @@ export type OptionKind =
   | "runtimes"
   | "pools"
   | "ulimits"
-  | "registry";
+  | "registry"
+  | "features";
 
 export interface OptionRow {
   readonly flag: string;
@@ -26,6 +27,12 @@ export const options = [
     key: "runtimes",
     kind: "runtimes",
     help: "Register an additional OCI compatible runtime",
+  },
+  {
+    flag: "allowed-host",
+    key: "allowed-hosts",
+    kind: "list",
+    help: "Further name by which clients may address the TCP listeners (ours)",
   },
   { flag: "bip", key: "bip", kind: "string", help: "IPv4 address for the default bridge" },
   {
@@ -66,6 +73,12 @@ export const options = [
   { flag: "dns-search", key: "dns-search", kind: "list", help: "DNS search domains to use" },
   { flag: "exec-opt", key: "exec-opts", kind: "list", help: "Runtime execution options" },
   { flag: "exec-root", key: "exec-root", kind: "string", help: "Root directory for execution state files" },
+  {
+    flag: "feature",
+    key: "features",
+    kind: "features",
+    help: "Enable or disable a feature of the daemon: NAME=BOOL",
+  },
   { flag: "group", short: "G", key: "group", kind: "string", help: "Group for the unix socket" },
   { flag: "help", short: "h", kind: "bool", help: "Print usage" },
   { flag: "host", short: "H", key: "hosts", kind: "list", help: "Daemon socket(s) to connect to" },
@@ -81,7 +94,14 @@ export const options = [
     kind: "list",
     help: "Enable insecure registry communication",
   },
+  {
+    flag: "insecure-tcp-without-mutual-tls",
+    key: "insecure-tcp-without-mutual-tls",
+    kind: "bool",
+    help: "Serve TCP to clients without a certificate: whoever reaches the port is root on this host (ours)",
+  },
   { flag: "iptables", key: "iptables", kind: "bool", help: "Enable addition of firewall rules" },
+  { flag: "label", key: "labels", kind: "list", help: "Set key=value labels to the daemon" },
   {
     flag: "live-restore",
     key: "live-restore",
@@ -103,6 +123,18 @@ export const options = [
     key: "max-concurrent-downloads",
     kind: "integer",
     help: "Set the max concurrent downloads",
+  },
+  {
+    flag: "max-concurrent-uploads",
+    key: "max-concurrent-uploads",
+    kind: "integer",
+    help: "Set the max concurrent uploads",
+  },
+  {
+    flag: "max-download-attempts",
+    key: "max-download-attempts",
+    kind: "integer",
+    help: "Set the max download attempts for each pull",
   },
   {
     flag: "network-pool-size",
@@ -137,6 +169,11 @@ export const options = [
     kind: "string",
     help: "Storage driver to use (overlay2)",
   },
+  { flag: "tls", key: "tls", kind: "bool", help: "Use TLS; implied by --tlsverify" },
+  { flag: "tlscacert", key: "tlscacert", kind: "string", help: "Trust certs signed only by this CA" },
+  { flag: "tlscert", key: "tlscert", kind: "string", help: "Path to TLS certificate file" },
+  { flag: "tlskey", key: "tlskey", kind: "string", help: "Path to TLS key file" },
+  { flag: "tlsverify", key: "tlsverify", kind: "bool", help: "Use TLS and verify the remote" },
   { flag: "validate", kind: "bool", help: "Validate daemon configuration and exit" },
   { flag: "version", short: "v", kind: "bool", help: "Print version information and quit" },
 ] as const satisfies readonly OptionRow[];
@@ -147,11 +184,11 @@ export type OptionName = (typeof options)[number]["flag"];
 export const notSupportedFlags: ReadonlySet<string> = new Set(
   `allow-nondistributable-artifacts api-cors-header authorization-plugin bip6 bridge bridge-accept-fwmark cdi-spec-dir
   containerd containerd-namespace containerd-plugins-namespace cpu-rt-period cpu-rt-runtime default-cgroupns-mode
-  default-gateway default-gateway-v6 default-ipc-mode default-network-opt experimental feature firewall-backend fixed-cidr
+  default-gateway default-gateway-v6 default-ipc-mode default-network-opt experimental firewall-backend fixed-cidr
   fixed-cidr-v6 host-gateway-ip http-proxy https-proxy icc init-path ip ip-forward ip-forward-no-drop ip-masq ip6tables
-  ipv6 label max-concurrent-uploads max-download-attempts metrics-addr mtu network-control-plane-mtu
+  ipv6 metrics-addr mtu network-control-plane-mtu
   network-diagnostic-port no-proxy node-generic-resource oom-score-adjust raw-logs rootless seccomp-profile
-  selinux-enabled storage-opt swarm-default-advertise-addr tls tlscacert tlscert tlskey tlsverify userland-proxy
+  selinux-enabled storage-opt swarm-default-advertise-addr userland-proxy
   userland-proxy-path userns-remap`.split(/\s+/),
 );
 
@@ -162,7 +199,7 @@ export const notSupportedShorts: ReadonlyMap<string, string> = new Map([["b", "b
 export const notSupportedKeys: ReadonlySet<string> = new Set([
   ...notSupportedFlags,
   ...`allow-nondistributable-artifacts-hosts authorization-plugins builder cdi-spec-dirs cluster-advertise cluster-store
-  cluster-store-opts default-network-opts features host-gateway-ips labels node-generic-resources proxies storage-opts`.split(
+  cluster-store-opts default-network-opts host-gateway-ips node-generic-resources proxies storage-opts`.split(
     /\s+/,
   ),
 ]);

@@ -24,6 +24,7 @@ export type SettingValue =
   | number
   | readonly string[]
   | ReadonlyMap<string, string>
+  | ReadonlyMap<string, boolean>
   | ReadonlyMap<string, unknown>
   | ReadonlyMap<string, RuntimeSetting>
   | readonly AddressPool[]
@@ -79,21 +80,29 @@ function flagUlimit(text: string): UlimitSetting {
   return checkedUlimit(name, soft === "" ? Number.NaN : Number(soft), Number(hard));
 }
 
+function flagBool(flag: string, text: string): boolean {
+  const word = /^(?:(1|t|T|TRUE|true|True)|0|f|F|FALSE|false|False)$/.exec(text);
+  if (word !== null) return word[1] !== undefined;
+  throw new BadValue(
+    `invalid argument ${JSON.stringify(text)} for "--${flag}" flag: strconv.ParseBool: parsing ${JSON.stringify(text)}: invalid syntax`,
+  );
+}
+
 /** The value of one flag given once or more; `texts` in order. For single values the last one counts, as with pflag. */
 export function fromFlag(kind: OptionKind, flag: string, texts: readonly string[]): SettingValue {
   const last = texts.at(-1) ?? "";
   switch (kind) {
     case "string":
       return last;
-    case "bool": {
-      const word = /^(?:(1|t|T|TRUE|true|True)|0|f|F|FALSE|false|False)$/.exec(last);
-      if (word === null) {
-        throw new BadValue(
-          `invalid argument ${JSON.stringify(last)} for "--${flag}" flag: strconv.ParseBool: parsing ${JSON.stringify(last)}: invalid syntax`,
-        );
-      }
-      return word[1] !== undefined;
-    }
+    case "bool":
+      return flagBool(flag, last);
+    case "features":
+      return new Map(
+        texts.map((text) => {
+          const [name, value] = text.includes("=") ? pair(text, `--${flag}`) : ([text, "true"] as const);
+          return [name, flagBool(flag, value)];
+        }),
+      );
     case "integer":
       if (!/^-?\d{1,15}$/.test(last)) {
         throw new BadValue(
@@ -164,6 +173,13 @@ export function fromFile(kind: OptionKind, key: string, value: unknown): Setting
         object(value, key).map(([name, text]) => {
           if (typeof text !== "string") throw new BadValue(`${key}.${name} must be a string`);
           return [name, text];
+        }),
+      );
+    case "features":
+      return new Map(
+        object(value, key).map(([name, on]) => {
+          if (typeof on !== "boolean") throw new BadValue(`${key}.${name} must be true or false`);
+          return [name, on];
         }),
       );
     case "runtimes":

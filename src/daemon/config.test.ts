@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { skiffVersion } from "#base/version.ts";
-import { readConfig, usage } from "./config.ts";
+import { readConfig, takeServiceEnvironment, usage } from "./config.ts";
+import { formatAddress } from "./config-hosts.ts";
 import { options } from "./config-options.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "skiff-config-"));
@@ -19,7 +20,7 @@ function withFile(text: string, ...argv: string[]): ReturnType<typeof readConfig
 test("defaults live beside a Docker install", () => {
   const config = readConfig([], {});
   assert.equal(config.dataRoot, "/var/lib/skiff");
-  assert.deepEqual(config.sockets, ["/run/skiff/skiff.sock"]);
+  assert.deepEqual(config.hosts.map(formatAddress), ["unix:///run/skiff/skiff.sock"]);
   assert.equal(config.pidfile, "/run/skiff/skiffd.pid");
   assert.equal(config.defaultShmSizeBytes, 64 * 1024 * 1024);
   assert.equal(config.iptables, true);
@@ -54,7 +55,7 @@ test("flags in each of pflag's spellings", () => {
     {},
   );
   assert.equal(config.logLevel, "debug");
-  assert.deepEqual(config.sockets, ["/s1", "/s2", "/b/skiff.sock"]);
+  assert.deepEqual(config.hosts.map(formatAddress), ["unix:///s1", "unix:///s2", "unix:///b/skiff.sock"]);
   assert.equal(config.pidfile, "/b/skiffd.pid");
   assert.equal(config.iptables, false);
   assert.deepEqual(config.runtimes.get("own"), { path: "/bin/own", args: [] });
@@ -67,7 +68,6 @@ test("flags in each of pflag's spellings", () => {
 for (const [argv, message] of [
   [["--frobnicate"], /^unknown flag: --frobnicate$/],
   [["-Z"], /^unknown shorthand flag: 'Z' in -Z$/],
-  [["--tlsverify"], /^flag --tlsverify is not supported by skiffd yet$/],
   [["--userns-remap=default"], /^flag --userns-remap is not supported by skiffd yet$/],
   [["-b", "br0"], /^flag --bridge is not supported by skiffd yet$/],
   [["--data-root"], /^flag needs an argument: --data-root$/],
@@ -76,7 +76,22 @@ for (const [argv, message] of [
     /^invalid argument "maybe" for "--debug" flag: strconv\.ParseBool: parsing "maybe": invalid syntax$/,
   ],
   [["run"], /accepts no arguments/],
-  [["-H", "tcp://0.0.0.0:2375"], /host tcp:\/\/0\.0\.0\.0:2375 is not supported by skiffd yet/],
+  [
+    ["-H", "tcp://0.0.0.0:2375"],
+    /^tcp:\/\/0\.0\.0\.0:2375 without mutual TLS would make whoever reaches it root/,
+  ],
+  [["-H", "tcp://h:1", "--tls"], /^tcp:\/\/h:1 without mutual TLS/],
+  [["-H", "ssh://x"], /^host ssh:\/\/x is not supported by skiffd: unix, tcp and fd are$/],
+  [["-H", "ftp://x"], /^invalid bind address format: ftp:\/\/x$/],
+  [["-H", "tcp://a/b", "--tlsverify"], /^invalid bind address \(tcp:\/\/a\/b\)/],
+  [["-H", "tcp://h:70000", "--tlsverify"], /70000 is no port/],
+  [["-H", "unix://relative"], /must be absolute/],
+  [["-H", "fd://1"], /names neither a descriptor/],
+  [["--allowed-host", "a b"], /invalid value "a b" for allowed-host/],
+  [["--label", "novalue"], /invalid value "novalue" for label/],
+  [["--label", "a=1", "--label", "a=2"], /^conflict labels for a: "a=1" and "a=2"$/],
+  [["--feature", "buildkit=true"], /^feature buildkit is not supported by skiffd yet$/],
+  [["--feature", "frob=false"], /^feature frob is not known to skiffd$/],
   [["-H", `unix:///${"a".repeat(120)}`], /longer than a socket's path can be/],
   [["--storage-driver", "btrfs"], /storage-driver btrfs is not supported/],
   [["--log-level", "loud"], /unable to parse logging level: loud/],
@@ -84,7 +99,9 @@ for (const [argv, message] of [
   [["--data-root", "/x", "--exec-root", "/x"], /must not be the same directory/],
   [["--bip", "10.0.0.1"], /invalid CIDR address for bip: 10\.0\.0\.1/],
   [["--registry-mirror", "ftp://x"], /invalid value "ftp:\/\/x" for registry-mirror/],
-  [["--exec-opt", "native.cgroupdriver=systemd"], /exec-opt native\.cgroupdriver=systemd is not supported/],
+  [["--exec-opt", "native.cgroupdriver=frob"], /^native\.cgroupdriver option frob not supported$/],
+  [["--exec-opt", "frob=1"], /^unknown option frob$/],
+  [["--exec-opt", "frob"], /^unable to parse key\/value option: frob$/],
   [["--default-ulimit", "nofile=20:10"], /soft limit must be less than or equal to hard limit/],
   [["--max-concurrent-downloads", "0"], /max-concurrent-downloads must be from 1 to 100, not 0/],
 ] as const) {
@@ -92,6 +109,64 @@ for (const [argv, message] of [
     assert.throws(() => readConfig(argv, {}), { message });
   });
 }
+
+test("hosts: unix, tcp and fd, several at once, ports as dockerd's", () => {
+  const of = (...argv: string[]): string[] => readConfig(argv, {}).hosts.map(formatAddress);
+  const open = "--insecure-tcp-without-mutual-tls";
+  assert.deepEqual(of("-H", "tcp://", open), ["tcp://127.0.0.1:2375"]);
+  assert.deepEqual(of("-H", "tcp://", "--tlsverify"), ["tcp://127.0.0.1:2376"]);
+  assert.deepEqual(of("-H", ":99", "-H", "0.0.0.0:98", open), ["tcp://127.0.0.1:99", "tcp://0.0.0.0:98"]);
+  assert.deepEqual(of("-H", "tcp://[::1]:99", "-H", "tcp://host.example/", "--tlsverify"), [
+    "tcp://[::1]:99",
+    "tcp://host.example:2376",
+  ]);
+  const many = of("-H", "fd://", "-H", "fd://3", "-H", "fd://api", "-H", "fd://*", "-H", "unix://");
+  assert.deepEqual(many, ["fd://", "fd://3", "fd://api", "unix:///run/skiff/skiff.sock"]);
+});
+
+test("TLS: what implies what, and where the files are", () => {
+  const of = (...argv: string[]) => readConfig(argv, {}).tls;
+  assert.equal(of().mode, "off");
+  assert.equal(of("--tls").mode, "server");
+  assert.equal(of("--tlsverify").mode, "mutual");
+  assert.equal(of("--tlsverify=false").mode, "server");
+  assert.deepEqual(of("--tlsverify", "--tlscert", "/c"), {
+    mode: "mutual",
+    authority: "/etc/skiff/ca.pem",
+    certificate: "/c",
+    key: "/etc/skiff/server-key.pem",
+  });
+  const { tls, hosts } = withFile(
+    '{"hosts":["tcp://:1"],"tlsverify":true,"tlscacert":"/a","tlscert":"/c","tlskey":"/k"}',
+  );
+  assert.deepEqual(tls, { mode: "mutual", authority: "/a", certificate: "/c", key: "/k" });
+  assert.deepEqual(hosts, [{ kind: "tcp", host: "127.0.0.1", port: 1 }]);
+});
+
+test("labels, features, transfers and the cgroup driver, by flag and by file", () => {
+  const flags = readConfig(
+    ["--label", "a=1", "--label", "a=1", "--feature", "buildkit=false", "--max-concurrent-uploads", "7"],
+    {},
+  );
+  assert.deepEqual(flags.labels, ["a=1"]);
+  assert.deepEqual([...flags.features], [["buildkit", false]]);
+  assert.equal(flags.maxConcurrentUploads, 7);
+  assert.equal(flags.cgroupDriver, undefined);
+  const file = withFile(
+    '{"labels":["b=2"],"features":{"cdi":false},"max-download-attempts":9,"exec-opts":["native.cgroupdriver=systemd"]}',
+  );
+  assert.deepEqual(file.labels, ["b=2"]);
+  assert.deepEqual([...file.features], [["cdi", false]]);
+  assert.equal(file.maxDownloadAttempts, 9);
+  assert.equal(file.cgroupDriver, "systemd");
+});
+
+test("what a service manager says is taken out of the environment", () => {
+  const environment: Record<string, string | undefined> = { NOTIFY_SOCKET: "@x", LISTEN_FDS: "1", HOME: "/" };
+  const { notifySocket, listenFds, listenPid } = takeServiceEnvironment(environment);
+  assert.deepEqual([notifySocket, listenFds, listenPid], ["@x", "1", undefined]);
+  assert.deepEqual(environment, { HOME: "/" });
+});
 
 test("everything that is wrong with the values is told at once", () => {
   assert.throws(
@@ -113,7 +188,7 @@ test("a configuration file with dockerd's keys", () => {
       "live-restore": true,
     }),
   );
-  assert.deepEqual(config.sockets, ["/f"]);
+  assert.deepEqual(config.hosts, [{ kind: "unix", path: "/f" }]);
   assert.deepEqual(config.insecureRegistries, ["r:5000", "10.0.0.0/8"]);
   assert.deepEqual(config.runtimes.get("own"), { path: "/bin/own", args: ["-x"] });
   assert.deepEqual(config.defaultUlimits, [{ name: "nofile", soft: 64000, hard: 64000 }]);

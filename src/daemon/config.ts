@@ -1,17 +1,32 @@
 import { isIP } from "node:net";
 import { join, resolve } from "node:path";
+import { messageOf } from "#base/errors.ts";
 import { limits } from "#base/limits.ts";
 import { type LogLevel, logLevels } from "#base/log.ts";
 import { readSettings, type ServeSettings, SettingsError } from "#registry-server/settings.ts";
+import {
+  formatAddress,
+  type HostAddress,
+  isHostName,
+  parseHost,
+  type TlsSettings,
+  tlsDefaults,
+} from "./config-hosts.ts";
 import { type OptionName, options } from "./config-options.ts";
 import { ConfigError, parseFlags, readFile, type Settings } from "./config-sources.ts";
 import { type AddressPool, isCidr, type RuntimeSetting, type UlimitSetting } from "./config-values.ts";
+import type { ServiceEnvironment } from "./service-manager.ts";
 
 /** Everything that can be set, read once, checked and frozen. Parts are handed down; nobody below reads the environment. */
 export interface DaemonConfig {
   readonly action: "run" | "help" | "version" | "validate" | "check";
-  /** Paths of unix sockets. */
-  readonly sockets: readonly string[];
+  /** Where the API is served. */
+  readonly hosts: readonly HostAddress[];
+  readonly tls: TlsSettings;
+  /** `--insecure-tcp-without-mutual-tls`: TCP for clients that do not say who they are. */
+  readonly insecureTcp: boolean;
+  /** Names by which clients may address TCP listeners, besides those that the daemon knows to be its own. */
+  readonly allowedHosts: readonly string[];
   /** Group of the sockets; undefined: `skiff` where it exists. */
   readonly group: string | undefined;
   readonly dataRoot: string;
@@ -24,6 +39,11 @@ export interface DaemonConfig {
   /** Of the registry that the daemon serves; undefined: none. */
   readonly registry: ServeSettings | undefined;
   readonly maxConcurrentDownloads: number;
+  readonly maxConcurrentUploads: number;
+  readonly maxDownloadAttempts: number;
+  /** Of the daemon, for `info`: `key=value`. */
+  readonly labels: readonly string[];
+  readonly features: ReadonlyMap<string, boolean>;
   /** Network namespaces held ready. */
   readonly networkPoolSize: number;
   readonly bip: string | undefined;
@@ -38,6 +58,8 @@ export interface DaemonConfig {
   readonly defaultShmSizeBytes: number;
   readonly noNewPrivileges: boolean;
   readonly init: boolean;
+  /** undefined: the host's choice. */
+  readonly cgroupDriver: "cgroupfs" | "systemd" | undefined;
   readonly cgroupParent: string | undefined;
   readonly logDriver: "json-file" | "none";
   readonly logOptions: ReadonlyMap<string, string>;
@@ -47,13 +69,38 @@ export interface DaemonConfig {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+/** What a service manager says in the environment. It is taken out of it: it is not meant for our children. */
+export function takeServiceEnvironment(
+  environment: Record<string, string | undefined> = process.env,
+): ServiceEnvironment {
+  const take = (name: string): string | undefined => {
+    const value = environment[name];
+    delete environment[name];
+    return value;
+  };
+  return {
+    notifySocket: take("NOTIFY_SOCKET"),
+    watchdogUsec: take("WATCHDOG_USEC"),
+    watchdogPid: take("WATCHDOG_PID"),
+    listenFds: take("LISTEN_FDS"),
+    listenPid: take("LISTEN_PID"),
+    listenNames: take("LISTEN_FDNAMES"),
+  };
+}
+
 export const defaults = {
   configFile: "/etc/skiff/daemon.json",
   dataRoot: "/var/lib/skiff",
   execRoot: "/run/skiff",
   shmSizeBytes: 64 * 1024 * 1024,
   shutdownTimeoutSeconds: 15,
+  /** As dockerd's. */
+  concurrentUploads: 5,
+  downloadAttempts: 5,
 } as const;
+
+/** Features of dockerd that may be switched off here, since they are. */
+const knownFeatures = new Set(["buildkit", "cdi", "containerd-snapshotter", "time-namespaces"]);
 
 /**
  * Reads flags and the configuration file by dockerd's rules: an unknown key and a directive that is given both ways
@@ -109,6 +156,11 @@ class Reader {
     return this.#settings.get(name) as T | undefined;
   }
 
+  /** Whether it is set at all, also to false. */
+  given(name: OptionName): boolean {
+    return this.#settings.has(name);
+  }
+
   require(holds: boolean, problem: string): void {
     if (!holds) this.problems.push(problem);
   }
@@ -119,9 +171,13 @@ function build(settings: Settings, environment: Environment): DaemonConfig {
   const execRoot = resolve(read.text("exec-root") ?? defaults.execRoot);
   const dataRoot = resolve(read.text("data-root") ?? defaults.dataRoot);
   read.require(dataRoot !== execRoot, "data-root and exec-root must not be the same directory");
+  const tls = tlsSettings(read);
   const config: DaemonConfig = {
     action: chooseAction(read),
-    sockets: sockets(read, execRoot),
+    hosts: hosts(read, tls, execRoot),
+    tls,
+    insecureTcp: read.bool("insecure-tcp-without-mutual-tls"),
+    allowedHosts: read.list("allowed-host", isHostName),
     group: read.text("group"),
     dataRoot,
     execRoot,
@@ -132,6 +188,10 @@ function build(settings: Settings, environment: Environment): DaemonConfig {
     registryMirrors: read.list("registry-mirror", isMirror),
     registry: registrySettings(read, dataRoot),
     maxConcurrentDownloads: read.integer("max-concurrent-downloads", limits.concurrentDownloads, 1, 100),
+    maxConcurrentUploads: read.integer("max-concurrent-uploads", defaults.concurrentUploads, 1, 100),
+    maxDownloadAttempts: read.integer("max-download-attempts", defaults.downloadAttempts, 1, 100),
+    labels: labels(read),
+    features: features(read),
     networkPoolSize: read.integer("network-pool-size", limits.networkPoolSize, 0, 512),
     bip: read.text("bip"),
     addressPools: read.raw<readonly AddressPool[]>("default-address-pool") ?? [],
@@ -145,6 +205,7 @@ function build(settings: Settings, environment: Environment): DaemonConfig {
     defaultShmSizeBytes: shmSize(read),
     noNewPrivileges: read.bool("no-new-privileges"),
     init: read.bool("init"),
+    cgroupDriver: cgroupDriver(read),
     cgroupParent: read.text("cgroup-parent"),
     logDriver: read.text("log-driver") === "none" ? "none" : "json-file",
     logOptions: read.map<string>("log-opt"),
@@ -178,12 +239,7 @@ function checkRest(read: Reader, config: DaemonConfig): void {
   );
   const format = read.text("log-format") ?? "json";
   read.require(format === "json", `log-format ${format} is not supported by skiffd yet: json is`);
-  for (const option of read.list("exec-opt")) {
-    read.require(
-      option === "native.cgroupdriver=cgroupfs",
-      `exec-opt ${option} is not supported by skiffd yet: native.cgroupdriver=cgroupfs is`,
-    );
-  }
+  checkTcp(read, config);
   const built = new Set(["runc", "crun", ...config.runtimes.keys()]);
   read.require(
     defaultRuntime === undefined || built.has(defaultRuntime),
@@ -223,23 +279,80 @@ function logLevel(read: Reader): LogLevel {
   return "info";
 }
 
-function sockets(read: Reader, execRoot: string): string[] {
-  const hosts = read.list("host");
-  const paths = (hosts.length === 0 ? ["unix://"] : hosts).map((host) => {
-    const path = /^unix:\/\/(.*)$/.exec(host)?.[1];
-    if (path === "") return join(execRoot, "skiff.sock");
+function hosts(read: Reader, tls: TlsSettings, execRoot: string): HostAddress[] {
+  const given = read.list("host");
+  const found = new Map<string, HostAddress>();
+  for (const text of given.length === 0 ? ["unix://"] : given) {
+    try {
+      const address = parseHost(text, tls.mode !== "off", execRoot);
+      found.set(JSON.stringify(address), address);
+    } catch (error) {
+      read.require(false, messageOf(error));
+    }
+  }
+  return [...found.values()];
+}
+
+function tlsSettings(read: Reader): TlsSettings {
+  // As dockerd: `--tlsverify`, also `--tlsverify=false`, implies `--tls`.
+  const on = read.bool("tls") || read.given("tlsverify");
+  const path = (name: OptionName, otherwise: string): string => resolve(read.text(name) ?? otherwise);
+  return {
+    mode: read.bool("tlsverify") ? "mutual" : on ? "server" : "off",
+    authority: path("tlscacert", tlsDefaults.authority),
+    certificate: path("tlscert", tlsDefaults.certificate),
+    key: path("tlskey", tlsDefaults.key),
+  };
+}
+
+/** Who reaches an engine's API is root: TCP needs clients that prove who they are, or somebody who said otherwise. */
+function checkTcp(read: Reader, { hosts, tls, insecureTcp }: DaemonConfig): void {
+  if (tls.mode === "mutual" || insecureTcp) return;
+  for (const address of hosts) {
+    read.require(address.kind !== "tcp", `${withoutMutualTls(formatAddress(address))}`);
+  }
+}
+
+/** The refusal of TCP without mutual TLS. */
+export function withoutMutualTls(host: string): string {
+  return `${host} without mutual TLS would make whoever reaches it root on this host: set --tlsverify with --tlscacert, --tlscert and --tlskey, or, if that is what you want, --insecure-tcp-without-mutual-tls`;
+}
+
+function labels(read: Reader): readonly string[] {
+  const given = read.list("label", (text) => /^[^=\s][^=]*=/.test(text));
+  const seen = new Map<string, string>();
+  for (const text of given) {
+    const key = text.slice(0, text.indexOf("="));
+    const before = seen.get(key);
     read.require(
-      path?.startsWith("/") === true,
-      `host ${host} is not supported by skiffd yet: unix:///path is`,
+      before === undefined || before === text,
+      `conflict labels for ${key}: ${JSON.stringify(before)} and ${JSON.stringify(text)}`,
     );
-    // struct sockaddr_un holds 107 bytes and a NUL (unix(7)).
-    read.require(
-      Buffer.byteLength(path ?? "") <= 107,
-      `host ${host} is longer than a socket's path can be (107 bytes)`,
-    );
-    return path ?? "";
-  });
-  return [...new Set(paths)];
+    seen.set(key, text);
+  }
+  return [...seen.values()];
+}
+
+function features(read: Reader): ReadonlyMap<string, boolean> {
+  const given = read.map<boolean>("feature");
+  for (const [name, on] of given) {
+    if (!knownFeatures.has(name)) read.require(false, `feature ${name} is not known to skiffd`);
+    else read.require(!on, `feature ${name} is not supported by skiffd yet`);
+  }
+  return given;
+}
+
+/** `--exec-opt`, in dockerd's words; the last one counts. */
+function cgroupDriver(read: Reader): DaemonConfig["cgroupDriver"] {
+  let driver: DaemonConfig["cgroupDriver"];
+  for (const option of read.list("exec-opt")) {
+    const [key = "", value] = option.trim().split("=", 2);
+    if (value === undefined) read.require(false, `unable to parse key/value option: ${option}`);
+    else if (key.toLowerCase() !== "native.cgroupdriver") read.require(false, `unknown option ${key}`);
+    else if (value === "systemd" || value === "cgroupfs") driver = value;
+    else read.require(false, `native.cgroupdriver option ${value} not supported`);
+  }
+  return driver;
 }
 
 function isMirror(text: string): boolean {

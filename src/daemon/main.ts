@@ -4,17 +4,22 @@ import { performance } from "node:perf_hooks";
 import { createHttpFront } from "#api/listen.ts";
 import { apiVersionMax, formatVersion } from "#api/version.ts";
 import { AssertionFailure } from "#base/assert.ts";
-import { EngineError, messageOf } from "#base/errors.ts";
+import { EngineError, errnoOf, messageOf } from "#base/errors.ts";
 import { createLog, type Log } from "#base/log.ts";
 import { skiffVersion } from "#base/version.ts";
-import { compose } from "./compose.ts";
-import { type DaemonConfig, readConfig, usage } from "./config.ts";
+import { compose, type Daemon } from "./compose.ts";
+import { type DaemonConfig, readConfig, takeServiceEnvironment, usage } from "./config.ts";
 import { ConfigError } from "./config-sources.ts";
 import { findDisagreements } from "./fsck.ts";
 import { returnIdleMemory } from "./idle-memory.ts";
+import { Listeners } from "./listeners.ts";
 import { reportLoopDelay } from "./loop-delay.ts";
+import { checkDataRoot, checkWritable, requireRuntime } from "./preconditions.ts";
+import { type ReloadTargets, reloadConfig } from "./reload.ts";
 import { claimPidfile, claimRoot, StartupError } from "./roots.ts";
-import { listenOnSocket, socketGroupId } from "./sockets.ts";
+import { inheritedSockets, type ServiceEnvironment, ServiceManager } from "./service-manager.ts";
+import { socketGroupId } from "./sockets.ts";
+import { readTlsMaterial, type TlsMaterial } from "./tls-files.ts";
 
 /** Requests in flight get this long when the daemon stops; streams and attached clients are cut. */
 const requestGraceMs = 2_000;
@@ -51,8 +56,16 @@ function crashOnBrokenInvariant(log: Log): void {
   process.stderr.on("error", () => {});
 }
 
-function waitForStopSignal(log: Log): Promise<void> {
-  return new Promise((resolve) => {
+/** Signals are taken from the first moment on: SIGHUP would end a process that does not expect it. */
+class Signals {
+  readonly stopped: Promise<void>;
+  #hangup: (() => Promise<void>) | undefined;
+  #hungUp = false;
+  #reloading: Promise<void> | undefined;
+
+  constructor(log: Log) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.stopped = promise;
     let stopping = false;
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.on(signal, () => {
@@ -62,40 +75,102 @@ function waitForStopSignal(log: Log): Promise<void> {
         resolve();
       });
     }
-    // Reserved for reloading the configuration; dockerd does not end by it either.
-    process.on("SIGHUP", () => log.info("SIGHUP: reloading the configuration is not supported yet"));
-  });
-}
-
-async function run(config: DaemonConfig, log: Log): Promise<void> {
-  if (process.getuid?.() !== 0) throw new StartupError("skiffd needs to be started with root privileges");
-  await using resources = new AsyncDisposableStack();
-  resources.use(claimRoot(config.dataRoot, "data root"));
-  resources.use(claimRoot(config.execRoot, "exec root"));
-  resources.use(claimPidfile(config.pidfile));
-  const groupId = socketGroupId(config.group);
-
-  const daemon = resources.use(await compose(config, log));
-  const front = createHttpFront({ routes: daemon.routes, log });
-  resources.defer(() => front.close(requestGraceMs));
-  const stopped = waitForStopSignal(log);
-  for (const path of config.sockets) {
-    const server = front.createServer();
-    await listenOnSocket(server, path, groupId, log);
-    resources.defer(() => {
-      server.close();
+    process.on("SIGHUP", () => {
+      this.#hungUp = true;
+      this.#reload();
     });
   }
+
+  /** Called for each SIGHUP, also for one that came before; one at a time, and once more for those that came meanwhile. */
+  onHangup(act: () => Promise<void>): void {
+    this.#hangup = act;
+    this.#reload();
+  }
+
+  #reload(): void {
+    if (!this.#hungUp || this.#hangup === undefined || this.#reloading !== undefined) return;
+    this.#hungUp = false;
+    this.#reloading = this.#hangup().finally(() => {
+      this.#reloading = undefined;
+      this.#reload();
+    });
+  }
+}
+
+/** The configuration as it is now, and the log that follows it. */
+interface Running {
+  config: DaemonConfig;
+  readonly log: Log;
+  readonly environment: ServiceEnvironment;
+}
+
+async function run(running: Running): Promise<void> {
+  const { config, log, environment } = running;
+  if (process.getuid?.() !== 0) throw new StartupError("skiffd needs to be started with root privileges");
+  const tls = await checkBeforehand(config, log);
+  const signals = new Signals(log);
+  await using resources = new AsyncDisposableStack();
+  const manager = resources.use(new ServiceManager(environment, log));
+  const roots = [
+    claimRoot(config.dataRoot, "data root"),
+    claimRoot(config.execRoot, "exec root", { withContent: true }),
+  ];
+  for (const root of roots) resources.use(root);
+  resources.use(claimPidfile(config.pidfile));
+
+  // Before anything else is touched: an address in use ends the start here. Clients wait until it is open.
+  const front = createHttpFront({ log });
+  const inherited = inheritedSockets(environment);
+  const listeners = await Listeners.open({ front, config, tls, inherited, log });
+  const beingMade = new AsyncDisposableStack();
+  resources.use(beingMade);
+  resources.defer(() => front.close(requestGraceMs));
+  resources.use(listeners);
+  manager.status("Taking over what runs");
+  const daemon = beingMade.use(await compose(config, log, () => listeners.warnings));
+  for (const root of roots) root.keep();
+  front.open(daemon.routes);
   resources.use(returnIdleMemory());
   if (config.logLevel === "debug") resources.use(reportLoopDelay(log));
   log.info("skiffd is ready", {
     version: skiffVersion,
     api: formatVersion(apiVersionMax),
     dataRoot: config.dataRoot,
+    cgroupDriver: daemon.cgroupDriver,
     startMs: Math.round(performance.now()),
   });
-  await stopped;
-  limitShutdown(config.shutdownTimeoutMs, log);
+  manager.ready(readyStatus);
+  signals.onHangup(() => reload(running, daemon, listeners, manager));
+  await signals.stopped;
+  manager.stopping();
+  limitShutdown(running.config.shutdownTimeoutMs, log);
+}
+
+const readyStatus = "Serving the Docker Engine API";
+
+async function reload(
+  running: Running,
+  daemon: Daemon,
+  listeners: Listeners,
+  manager: ServiceManager,
+): Promise<void> {
+  running.log.info("SIGHUP: reading the configuration again");
+  manager.reloading();
+  const targets: ReloadTargets = {
+    reconfigure: (next) => daemon.reconfigure(next),
+    useTls: (next, tls) => listeners.reload(next, tls),
+  };
+  running.config = await reloadConfig(running.config, targets, running.log);
+  manager.ready(readyStatus);
+}
+
+/** All that can be found wrong without changing anything on the host. */
+async function checkBeforehand(config: DaemonConfig, log: Log): Promise<TlsMaterial | undefined> {
+  checkDataRoot(config.dataRoot);
+  checkWritable(config.execRoot, "exec root");
+  socketGroupId(config.group);
+  requireRuntime(config);
+  return await readTlsMaterial(config.tls, log);
 }
 
 function limitShutdown(timeoutMs: number, log: Log): void {
@@ -117,25 +192,55 @@ async function checkState(config: DaemonConfig, log: Log): Promise<number> {
   return found.length === 0 ? 0 : 1;
 }
 
+/** `--validate`: the configuration, and the files that it names. Nothing is made or changed. */
+async function validate(config: DaemonConfig): Promise<void> {
+  const warnings = createLog("warn", (line) => process.stderr.write(line));
+  socketGroupId(config.group);
+  requireRuntime(config);
+  await readTlsMaterial(config.tls, warnings);
+  process.stdout.write("configuration OK\n");
+}
+
+/** In one line what keeps the daemon from starting; undefined for what nobody has foreseen. */
+function reasonNotToStart(error: unknown): string | undefined {
+  const foreseen = error instanceof StartupError || error instanceof EngineError;
+  // The kernel's refusals name their call and path; SQLite's their reason (a full disk, for example).
+  const { errcode } = error as { errcode?: unknown };
+  if (foreseen || errnoOf(error) !== undefined || typeof errcode === "number") return messageOf(error);
+  return undefined;
+}
+
 async function main(): Promise<void> {
+  const environment = takeServiceEnvironment();
   const config = readConfigOrExit();
   if (config.action === "help") process.stdout.write(usage());
   else if (config.action === "version") {
     process.stdout.write(`skiffd version ${skiffVersion}, Engine API ${formatVersion(apiVersionMax)}\n`);
-  } else if (config.action === "validate") process.stdout.write("configuration OK\n");
-  else {
-    const log = createLog(config.logLevel, (line) => process.stderr.write(line));
-    crashOnBrokenInvariant(log);
-    try {
-      if (config.action === "check") process.exit(await checkState(config, log));
-      await run(config, log);
-    } catch (error) {
-      if (error instanceof StartupError || error instanceof EngineError) refuse(messageOf(error));
-      throw error;
+  } else await act(config, environment);
+}
+
+async function act(config: DaemonConfig, environment: ServiceEnvironment): Promise<void> {
+  const log: Log = createLog(
+    () => running.config.logLevel,
+    (line) => process.stderr.write(line),
+  );
+  const running: Running = { config, log, environment };
+  crashOnBrokenInvariant(log);
+  try {
+    if (config.action === "validate") {
+      await validate(config);
+      return;
     }
-    log.info("stopped");
-    process.exit(0);
+    if (config.action === "check") process.exit(await checkState(config, log));
+    await run(running);
+  } catch (error) {
+    const reason = reasonNotToStart(error);
+    if (reason === undefined) throw error;
+    log.debug("the start has failed", { error });
+    refuse(reason);
   }
+  log.info("stopped");
+  process.exit(0);
 }
 
 await main();

@@ -1,21 +1,62 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { errnoOf } from "#base/errors.ts";
+import { describeErrno, errnoOf } from "#base/errors.ts";
 import { lockDirectory } from "#sys/flock.ts";
 
 /** A reason not to start, in one line for the administrator. */
 export class StartupError extends Error {}
 
+/** A locked root; disposing unlocks it. */
+export interface Root extends Disposable {
+  /** The start has come so far that the directory stays, also when it is empty. */
+  keep(): void;
+}
+
 /**
  * Makes a root (0711: its users may pass through to the socket, nobody may list it) and locks it for this process.
- * Two daemons on one root would destroy each other's state.
+ * Two daemons on one root would destroy each other's state. A root that was made here goes again when the start fails;
+ * `withContent`, also when something is in it by then.
  */
-export function claimRoot(path: string, what: string): Disposable {
-  mkdirSync(path, { recursive: true, mode: 0o711 });
-  chmodSync(path, 0o711);
-  const lock = lockDirectory(path);
+export function claimRoot(path: string, what: string, { withContent = false } = {}): Root {
+  const made = whatFails(what, path, () => mkdirSync(path, { recursive: true, mode: 0o711 }));
+  const lock = whatFails(what, path, () => {
+    chmodSync(path, 0o711);
+    return lockDirectory(path);
+  });
   if (lock === undefined) throw new StartupError(`another skiffd uses the ${what} ${path}`);
-  return lock;
+  let kept = made === undefined;
+  return {
+    keep: () => {
+      kept = true;
+    },
+    [Symbol.dispose]: () => {
+      if (!kept && withContent) rmSync(path, { recursive: true, force: true });
+      lock[Symbol.dispose]();
+      if (!kept) removeEmpty(path, made!);
+    },
+  };
+}
+
+function whatFails<T>(what: string, path: string, act: () => T): T {
+  try {
+    return act();
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === undefined) throw error;
+    throw new StartupError(`${what} ${path}: ${describeErrno(errno)}`);
+  }
+}
+
+/** Removes `path` and its parents up to `top`, as far as they are empty. */
+function removeEmpty(path: string, top: string): void {
+  for (let at = path; at.length >= top.length; at = dirname(at)) {
+    try {
+      rmdirSync(at);
+    } catch (error) {
+      // Something is in there by now: it stays.
+      if (errnoOf(error) !== "ENOENT") return;
+    }
+  }
 }
 
 function isAlive(pid: number): boolean {
@@ -37,8 +78,10 @@ export function claimPidfile(path: string): Disposable {
       );
     }
   }
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  writeFileSync(path, `${process.pid}`, { mode: 0o644 });
+  whatFails("pidfile", path, () => {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+    writeFileSync(path, `${process.pid}`, { mode: 0o644 });
+  });
   return {
     [Symbol.dispose]: () => {
       // A successor may have replaced it already.

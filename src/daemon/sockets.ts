@@ -1,7 +1,7 @@
 import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { connect, type Server } from "node:net";
 import { dirname } from "node:path";
-import { errnoOf, messageOf } from "#base/errors.ts";
+import { describeErrno, errnoOf, messageOf } from "#base/errors.ts";
 import type { Log } from "#base/log.ts";
 import { StartupError } from "./roots.ts";
 
@@ -54,7 +54,11 @@ export async function listenOnSocket(
   groupId: number | undefined,
   log: Log,
 ): Promise<void> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  } catch (error) {
+    throw new StartupError(`can't create unix socket ${path}: ${describeErrno(errnoOf(error) ?? "EIO")}`);
+  }
   await clearStaleSocket(path);
   await new Promise<void>((resolve, reject) => {
     const failed = (error: Error): void => {

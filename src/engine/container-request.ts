@@ -29,6 +29,7 @@ export function validatedBySandbox(document: ContainerDocument): Parameters<Runt
     network: host.NetworkMode === "host" ? hostNamespace : privateNamespace,
     ipcNamespace: host.IpcMode === "host" ? hostNamespace : privateNamespace,
     runtimeName: host.Runtime,
+    ...(host.CgroupParent !== "" && { cgroupParent: host.CgroupParent }),
   };
 }
 
@@ -112,6 +113,7 @@ export function sandboxRequest(
     workDir: writable.workDir,
     volatile: host.AutoRemove || document.buildStep !== undefined,
     runtimeName: host.Runtime,
+    ...(host.CgroupParent !== "" && { cgroupParent: host.CgroupParent }),
     args: [document.path, ...document.args],
     env: [...effectiveEnv(config.Env), ...container.secretEnv],
     workingDir: config.WorkingDir,

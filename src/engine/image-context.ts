@@ -34,6 +34,8 @@ export interface ImageContext {
   readonly containersUsing: (id: ImageId) => readonly ImageUser[];
   /** Uses that have no container row yet: a create that is under way. */
   readonly leases: Map<ImageId, number>;
+  /** Layers of one push on their way at once. */
+  uploadsAtOnce: number;
 }
 
 /** Takes one line of a progress stream. Never waits. */

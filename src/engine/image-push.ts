@@ -35,8 +35,6 @@ export interface PushRequest {
   readonly platform?: Platform;
 }
 
-/** Layers on their way at once, as dockerd's `--max-concurrent-uploads`. */
-const concurrentUploads = 5;
 /** Other repositories that a token is asked for: each costs the token server a decision. */
 const mountSourcesMax = 3;
 
@@ -64,7 +62,7 @@ export async function pushImage(
     ...new Set(sources.values()),
   ]);
   await repository.connect(signal);
-  const slots = new Semaphore(concurrentUploads);
+  const slots = new Semaphore(ctx.uploadsAtOnce);
   for (const { target, image } of images) {
     checkPlatform(target, image, request.platform);
     await new Push({ ctx, repository, report, signal, slots, sources }).run(target, image);

@@ -13,6 +13,7 @@ import { LayerPuller } from "#image/layer-pull.ts";
 import { RegistryClient, type RegistryConfig } from "#registry/client.ts";
 import { decodeRegistryAuth } from "#registry/credentials.ts";
 import type { SearchResult } from "#registry/search.ts";
+import { defaultTiming } from "#registry/timing.ts";
 import type { LayerKey, Snapshotter } from "#snapshot/snapshotter.ts";
 import type { Database } from "#state/database.ts";
 import { familiarString, parseReference, withDefaultTag, withTag } from "#wire/reference.ts";
@@ -52,12 +53,24 @@ export interface ImageServiceDeps {
   readonly log: Log;
   /** Made when needed, on the data root's file system. */
   readonly temporaryDir: string;
-  readonly config: Omit<RegistryConfig, "userAgent"> & { readonly maxConcurrentDownloads?: number };
+  readonly config: Omit<RegistryConfig, "userAgent"> & Partial<TransferSettings>;
   /** Containers whose rows name the image; asked whenever one is to be removed. */
   readonly containersUsing: (id: ImageId) => readonly ImageUser[];
   /** Layers that the build cache holds. */
   readonly keptLayers?: () => Iterable<LayerKey>;
 }
+
+/** What dockerd can be told anew while it runs. */
+export interface TransferSettings {
+  readonly mirrors: readonly string[];
+  readonly insecureRegistries: readonly string[];
+  readonly maxConcurrentDownloads: number;
+  readonly maxConcurrentUploads: number;
+  readonly maxDownloadAttempts: number;
+}
+
+/** As dockerd's `--max-concurrent-uploads`. */
+const concurrentUploads = 5;
 
 export interface PullCall {
   readonly fromImage: string;
@@ -104,6 +117,8 @@ export interface ImageService extends AsyncDisposable {
   lease(id: ImageId): AsyncDisposable;
   /** To be called once a container's row is gone: an image that was kept for it alone goes too. */
   containerRemoved(id: ImageId): Promise<void>;
+  /** For transfers that begin from now on. */
+  reconfigure(settings: TransferSettings): void;
 }
 
 /** Opens the images of a data root. Removes what a crash left of pulls and removals. */
@@ -111,7 +126,10 @@ export async function createImageService(deps: ImageServiceDeps): Promise<ImageS
   const { content, snapshotter, events, clock, log, temporaryDir, containersUsing } = deps;
   removeTemporaries(temporaryDir, log);
   const images = await LocalImageStore.open(deps);
-  const registry = new RegistryClient({ ...deps.config, userAgent: `skiff/${skiffVersion}` });
+  const timing = { ...(deps.config.timing ?? defaultTiming) };
+  timing.attemptsMax = deps.config.maxDownloadAttempts ?? timing.attemptsMax;
+  const registryConfig = { ...deps.config, timing, userAgent: `skiff/${skiffVersion}` };
+  const registry = new RegistryClient(registryConfig);
   const puller = new LayerPuller({
     content,
     snapshotter,
@@ -131,11 +149,19 @@ export async function createImageService(deps: ImageServiceDeps): Promise<ImageS
     temporaryDir,
     containersUsing,
     leases: new Map(),
+    uploadsAtOnce: deps.config.maxConcurrentUploads ?? concurrentUploads,
   };
   for (const image of images.listAll()) await forgetIfUnused(ctx, image);
   const gone = await images.bytes.collect();
   if (gone.layers + gone.blobs > 0) log.info("removed leftovers of images", gone);
-  return serviceOf(ctx);
+  return serviceOf(ctx, (settings) => {
+    // The client looks at these whenever it is asked for a repository or begins an attempt.
+    registryConfig.mirrors = settings.mirrors;
+    registryConfig.insecureRegistries = settings.insecureRegistries;
+    timing.attemptsMax = settings.maxDownloadAttempts;
+    ctx.puller.setConcurrency(settings.maxConcurrentDownloads);
+    ctx.uploadsAtOnce = settings.maxConcurrentUploads;
+  });
 }
 
 async function forgetIfUnused(ctx: ImageContext, image: Image | undefined): Promise<void> {
@@ -144,8 +170,9 @@ async function forgetIfUnused(ctx: ImageContext, image: Image | undefined): Prom
   await ctx.images.forget(image.id);
 }
 
-function serviceOf(ctx: ImageContext): ImageService {
+function serviceOf(ctx: ImageContext, reconfigure: ImageService["reconfigure"]): ImageService {
   return {
+    reconfigure,
     store: ctx.images,
     context: ctx,
     pull: async ({ registryAuth, ...call }, report, signal) => {

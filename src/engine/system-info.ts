@@ -11,6 +11,7 @@ export interface SystemSettings {
   readonly daemonId: string;
   readonly dataRoot: string;
   readonly debug: boolean;
+  readonly labels: readonly string[];
   readonly insecureRegistries: readonly string[];
   readonly registryMirrors: readonly string[];
   readonly logDriver: string;
@@ -25,7 +26,10 @@ export interface ContainerCounts {
 }
 
 export interface SystemFacts {
-  readonly settings: SystemSettings;
+  /** As they are now: some change while the daemon runs. */
+  readonly settings: () => SystemSettings;
+  /** About the daemon itself, beside what the host cannot do. */
+  readonly warnings: () => readonly string[];
   readonly clock: Clock;
   readonly runtime: Runtime;
   readonly networks: NetworkManager;
@@ -107,7 +111,9 @@ function commit(runtime: RuntimeInfo | undefined): object {
 
 /** The body of `GET /info`, Docker's members in Docker's order. */
 export function systemInfo(facts: SystemFacts): object {
-  const { settings, runtime, networks } = facts;
+  const { runtime, networks } = facts;
+  const settings = facts.settings();
+  const warnings = [...facts.warnings(), ...runtime.warnings];
   const counts = facts.containerCounts();
   const os = operatingSystem();
   return {
@@ -156,7 +162,7 @@ export function systemInfo(facts: SystemFacts): object {
     HttpsProxy: withoutCredentials(settings.proxies.https),
     NoProxy: settings.proxies.none,
     Name: hostname(),
-    Labels: [],
+    Labels: settings.labels,
     ExperimentalBuild: false,
     ServerVersion: engineVersion,
     ...runtimesInfo(runtime),
@@ -179,7 +185,7 @@ export function systemInfo(facts: SystemFacts): object {
       ? {}
       : { DefaultAddressPools: settings.addressPools.map(({ base, size }) => ({ Base: base, Size: size })) }),
     CDISpecDirs: null,
-    Warnings: runtime.warnings.length === 0 ? null : runtime.warnings,
+    Warnings: warnings.length === 0 ? null : warnings,
   };
 }
 

@@ -76,6 +76,11 @@ export class LayerPuller {
     this.#downloads = new Semaphore(Math.max(1, deps.maxConcurrentDownloads));
   }
 
+  /** Another number of downloads at once; those under way go on. */
+  setConcurrency(maxConcurrentDownloads: number): void {
+    this.#downloads.resize(Math.max(1, maxConcurrentDownloads));
+  }
+
   /** All layers of an image. Throws the first failure, once everything of this pull has stopped. */
   async pull(request: LayerPullRequest): Promise<PulledLayers> {
     const { layers } = request;

@@ -20,11 +20,12 @@ export interface DetectedRuntime extends RuntimeInfo {
 }
 
 const searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+export const noRuntime = "no OCI runtime found: install crun or runc, or name one with --add-runtime";
 const versionTimeoutMs = 10_000;
 
-function find(name: string): string | undefined {
-  for (const directory of searchPath) {
-    const path = `${directory}/${name}`;
+/** The program of a runtime, by its name or absolute path; undefined where there is none that can be executed. */
+export function findRuntime(name: string): string | undefined {
+  for (const path of name.startsWith("/") ? [name] : searchPath.map((folder) => `${folder}/${name}`)) {
     try {
       accessSync(path, constants.X_OK);
       return realpathSync(path);
@@ -48,7 +49,7 @@ function knowsAnnotation(path: string): boolean {
 }
 
 async function detectOne(config: RuntimeConfig): Promise<DetectedRuntime> {
-  const path = config.path.startsWith("/") ? config.path : find(config.path);
+  const path = config.path.startsWith("/") ? config.path : findRuntime(config.path);
   if (path === undefined) {
     throw new EngineError("invalid", `runtime ${config.name}: ${config.path} not found`);
   }
@@ -74,7 +75,7 @@ export async function detectRuntimes(
 ): Promise<DetectedRuntime[]> {
   const found: DetectedRuntime[] = [];
   for (const name of ["crun", "runc"]) {
-    if (configured.some((config) => config.name === name) || find(name) === undefined) continue;
+    if (configured.some((config) => config.name === name) || findRuntime(name) === undefined) continue;
     try {
       found.push(await detectOne({ name, path: name }));
     } catch (error) {
@@ -83,10 +84,7 @@ export async function detectRuntimes(
   }
   for (const config of configured) found.push(await detectOne(config));
   if (found.length === 0) {
-    throw new EngineError(
-      "system",
-      "no OCI runtime found: install crun or runc, or name one with --add-runtime",
-    );
+    throw new EngineError("system", noRuntime);
   }
   const chosen = found.find((runtime) => runtime.name === (defaultRuntime ?? found[0]!.name));
   if (chosen === undefined) {

@@ -16,6 +16,13 @@ import type { OciDevice, OciDeviceRule, OciRlimit } from "#wire/oci-runtime.ts";
 import { loadApparmorProfile } from "./apparmor.ts";
 import { checkBindPropagation } from "./bind-propagation.ts";
 import { capabilitiesOf } from "./capabilities.ts";
+import {
+  type CgroupDriver,
+  type CgroupDriverName,
+  type CgroupPlace,
+  createCgroupDriver,
+  defaultCgroupDriver,
+} from "./cgroup-driver.ts";
 import { shimFiles } from "./container-files.ts";
 import { type DetectedRuntime, detectRuntimes, type RuntimeConfig } from "./detect.ts";
 import { customDevices, hostDevices, parseDeviceRule } from "./devices.ts";
@@ -27,6 +34,7 @@ import { makeScaffold } from "./scaffold.ts";
 import { createSeccompCompiler, type SeccompCompiler } from "./seccomp.ts";
 import { type SecurityProfile, SecurityProfiles } from "./security-profile.ts";
 import type { ExitRecord, Shim, ShimHost, ShimLaunch } from "./shim.ts";
+import { readRemains } from "./shim-remains.ts";
 import { buildSpec, processOomScore, type SpecInput } from "./spec.ts";
 import { planMounts } from "./spec-mounts.ts";
 import { checkSysctls } from "./sysctls.ts";
@@ -37,8 +45,13 @@ export interface OciRuntimeOptions {
   readonly shimHost: ShimHost;
   /** `/run/skiff`: a tmpfs. */
   readonly execRoot: string;
-  /** Absolute path in each cgroup tree, as in `/skiff`; made here, removed on dispose when it is empty. */
-  readonly cgroupParent: string;
+  /** `--exec-opt native.cgroupdriver`; undefined: the host's choice. */
+  readonly cgroupDriver?: CgroupDriverName;
+  /**
+   * `--cgroup-parent`. With cgroupfs a path in each cgroup tree, as in `/skiff`; made here, removed on dispose when it is
+   * empty. With systemd a slice's name.
+   */
+  readonly cgroupParent?: string;
   /** `--add-runtime`. */
   readonly runtimes: readonly RuntimeConfig[];
   readonly defaultRuntime?: string;
@@ -61,7 +74,7 @@ const recursiveReadOnlyKernel = 5012;
 interface Plan {
   readonly runtime: DetectedRuntime;
   readonly profile: SecurityProfile;
-  readonly cgroupPath: string;
+  readonly cgroup: CgroupPlace;
   readonly devices: readonly OciDevice[];
   readonly deviceRules: readonly OciDeviceRule[];
   readonly rlimits: readonly OciRlimit[];
@@ -71,14 +84,15 @@ interface Plan {
 interface Findings {
   readonly host: HostInfo;
   readonly layout: CgroupLayout;
+  readonly cgroups: CgroupDriver;
   readonly runtimes: readonly DetectedRuntime[];
   readonly apparmorLoaded: boolean;
 }
 
 class OciRuntime implements Runtime {
-  readonly runtimes: readonly DetectedRuntime[];
+  runtimes: readonly DetectedRuntime[];
   readonly cgroupVersion: "1" | "2";
-  readonly cgroupDriver = "cgroupfs";
+  readonly #cgroups: CgroupDriver;
   readonly warnings: readonly string[];
   readonly #options: OciRuntimeOptions;
   readonly #layout: CgroupLayout;
@@ -95,17 +109,31 @@ class OciRuntime implements Runtime {
     this.runtimes = runtimes;
     this.#layout = layout;
     this.cgroupVersion = layout.version;
+    this.#cgroups = found.cgroups;
     this.#host = found.host;
-    this.#support = probeResourceSupport(layout, options.cgroupParent);
+    this.#support = probeResourceSupport(layout, found.cgroups.parentPath);
     this.#profiles = new SecurityProfiles(this.#host, options.noNewPrivileges, found.apparmorLoaded);
     this.#seccomp = createSeccompCompiler(`${options.execRoot}/seccomp`);
     this.#initBinary = copyInit(options.nativeBinary, options.execRoot);
     const { scaffoldParent } = options;
     this.#scaffold = scaffoldParent === undefined ? undefined : makeScaffold(scaffoldParent);
     this.warnings = hostWarnings(this.#support, this.#host);
-    for (const runtime of runtimes) {
+    this.#makeRuntimeRoots();
+  }
+
+  #makeRuntimeRoots(): void {
+    for (const runtime of this.runtimes) {
       mkdirSync(this.#runtimeRoot(runtime), { recursive: true, mode: 0o700 });
     }
+  }
+
+  get cgroupDriver(): CgroupDriverName {
+    return this.#cgroups.name;
+  }
+
+  async useRuntimes(configured: readonly RuntimeConfig[], defaultRuntime: string | undefined): Promise<void> {
+    this.runtimes = await detectRuntimes(configured, defaultRuntime, this.#options.log);
+    this.#makeRuntimeRoots();
   }
 
   /** Compiles the filter that nearly every container uses. */
@@ -122,6 +150,7 @@ class OciRuntime implements Runtime {
 
   validate(request: Parameters<Runtime["validate"]>[0]): string[] {
     this.#runtimeOf(request.runtimeName);
+    this.#cgroups.place("", request.cgroupParent || undefined);
     checkSysctls(request.sysctls, { network: request.network, ipc: request.ipcNamespace });
     resolveUlimits(this.#options.defaultUlimits, request.ulimits, this.#host);
     const profile = this.#profiles.decide(request);
@@ -162,14 +191,15 @@ class OciRuntime implements Runtime {
           support: this.#support,
           cgroupVersion: this.cgroupVersion,
           rootfsPath: shim.rootfsPath,
-          cgroupsPath: plan.cgroupPath,
+          cgroupsPath: plan.cgroup.specPath,
+          annotations: this.#annotations(plan.runtime),
           seccomp,
         });
         writeFileSync(`${request.runDir}/config.json`, JSON.stringify(spec), { mode: 0o600 });
       } finally {
         closeFd(rootFd);
       }
-      return new OciSandbox(shim, request, this.#context(plan, workingDir));
+      return new OciSandbox(shim, request, this.#context(plan.profile, plan.cgroup.path, workingDir));
     } catch (error) {
       await shim.abandon();
       throw error;
@@ -187,7 +217,8 @@ class OciRuntime implements Runtime {
       stdinOnce: false,
       log: { driver: "none", path: "", maxBytes: 0, maxFiles: 0, attrsJson: "" },
       ports: [],
-      cgroupPath: this.#cgroupPath(request),
+      cgroupPath: this.#cgroupOf(request).path,
+      systemdCgroup: this.cgroupDriver === "systemd",
       filesOnly: {
         binds: request.mounts.filter(({ type }) => type === "bind").map(viewBind),
         readonlyRoot: request.readonlyRootfs,
@@ -209,20 +240,20 @@ class OciRuntime implements Runtime {
   async recover(request: SandboxRequest): Promise<{ sandbox: Sandbox } | { exit: ExitRecord } | undefined> {
     const found = await this.#options.shimHost.recover(request.id, request.runDir, request.stateDir);
     if (found === undefined || "exit" in found) return found;
-    return { sandbox: this.#recovered(found.shim, request) };
+    // Where it was put then: the driver may be another one by now.
+    const remains = await readRemains(request.runDir);
+    return { sandbox: this.#recovered(found.shim, request, remains?.cgroupPath) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    removeCgroupParent(this.#layout, this.#options.cgroupParent);
+    if (this.cgroupDriver === "cgroupfs") removeCgroupParent(this.#layout, this.#cgroups.parentPath);
   }
 
   // Devices and limits are the running container's by now: only what an exec needs is decided again.
-  #recovered(shim: Shim, request: SandboxRequest): Sandbox {
-    const plan = {
-      profile: this.#profiles.decide(request),
-      cgroupPath: this.#cgroupPath(request),
-    };
-    return new OciSandbox(shim, request, this.#context(plan, request.workingDir || "/"));
+  #recovered(shim: Shim, request: SandboxRequest, cgroupPath: string | undefined): Sandbox {
+    const profile = this.#profiles.decide(request);
+    const path = cgroupPath ?? this.#cgroupOf(request).path;
+    return new OciSandbox(shim, request, this.#context(profile, path, request.workingDir || "/"));
   }
 
   #runtimeOf(name: string | undefined): DetectedRuntime {
@@ -236,24 +267,29 @@ class OciRuntime implements Runtime {
     return `${this.#options.execRoot}/runtime-${runtime.name.replaceAll("/", "_")}`;
   }
 
-  #cgroupPath(request: SandboxRequest): string {
-    const parent = request.cgroupParent ? posix.join("/", request.cgroupParent) : this.#options.cgroupParent;
-    return posix.join(parent, request.id);
+  #cgroupOf(request: SandboxRequest): CgroupPlace {
+    return this.#cgroups.place(request.id, request.cgroupParent || undefined);
+  }
+
+  /** crun puts processes one level deeper on version 2, where neither execs nor limits of ours would look. */
+  #annotations({ kind }: DetectedRuntime): Readonly<Record<string, string>> {
+    return kind === "crun" && this.cgroupDriver === "systemd" ? { "run.oci.systemd.subgroup": "" } : {};
   }
 
   #plan(request: SandboxRequest): Plan {
     checkSysctls(request.sysctls, { network: request.network, ipc: request.ipcNamespace });
     checkResources(request.resources, this.#support);
     const custom = customDevices(request.devices);
-    const cgroupPath = this.#cgroupPath(request);
-    // Another daemon that shares the parent removes it when it ends.
-    if (!hasCgroup(this.#layout, posix.dirname(cgroupPath))) {
-      makeCgroupParent(this.#layout, posix.dirname(cgroupPath));
+    const cgroup = this.#cgroupOf(request);
+    // Another daemon that shares the parent removes it when it ends. Slices are systemd's to make.
+    const parent = posix.dirname(cgroup.path);
+    if (this.cgroupDriver === "cgroupfs" && !hasCgroup(this.#layout, parent)) {
+      makeCgroupParent(this.#layout, parent);
     }
     return {
       runtime: this.#runtimeOf(request.runtimeName),
       profile: this.#profiles.decide(request),
-      cgroupPath,
+      cgroup,
       devices: request.privileged ? uniqueByPath([...hostDevices(), ...custom.devices]) : custom.devices,
       deviceRules: request.privileged
         ? []
@@ -291,26 +327,27 @@ class OciRuntime implements Runtime {
         path: runtime.path,
         kind: runtime.kind,
         root: this.#runtimeRoot(runtime),
-        args: runtime.args,
+        args: [...runtime.args, ...this.#cgroups.runtimeArguments],
       },
       terminal: request.terminal,
       openStdin: request.openStdin,
       stdinOnce: request.stdinOnce,
       log: request.log,
       ports: request.ports,
-      cgroupPath: plan.cgroupPath,
+      cgroupPath: plan.cgroup.path,
+      systemdCgroup: this.cgroupDriver === "systemd",
       oomScoreAdj: processOomScore(request, this.#host),
     };
   }
 
-  #context(plan: Pick<Plan, "profile" | "cgroupPath">, workingDir: string): SandboxContext {
-    const { seccomp } = plan.profile;
+  #context(profile: SecurityProfile, cgroupPath: string, workingDir: string): SandboxContext {
+    const { seccomp } = profile;
     return {
       layout: this.#layout,
       support: this.#support,
       available: capabilitiesOf(this.#host.capabilities),
-      profile: plan.profile,
-      cgroupPath: plan.cgroupPath,
+      profile,
+      cgroupPath,
       workingDir,
       seccompPath: async () =>
         seccomp === undefined ? undefined : (await this.#seccomp.compile(seccomp)).path,
@@ -363,8 +400,10 @@ export async function createOciRuntime(options: OciRuntimeOptions): Promise<Runt
     detectRuntimes(options.runtimes, options.defaultRuntime, options.log),
     host.apparmor ? loadApparmorProfile(options.execRoot, options.log) : false,
   ]);
-  makeCgroupParent(layout, options.cgroupParent);
-  const runtime = new OciRuntime(options, { host, layout, runtimes, apparmorLoaded });
+  const driver = options.cgroupDriver ?? defaultCgroupDriver(layout.version, options.cgroupParent);
+  const cgroups = createCgroupDriver(driver, options.cgroupParent);
+  if (driver === "cgroupfs") makeCgroupParent(layout, cgroups.parentPath);
+  const runtime = new OciRuntime(options, { host, layout, cgroups, runtimes, apparmorLoaded });
   await runtime.warm();
   return runtime;
 }

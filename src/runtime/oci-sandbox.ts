@@ -26,6 +26,7 @@ import type {
   Started,
   StdioStream,
 } from "./shim.ts";
+import { setUnitProperties, unitProperties } from "./systemd-properties.ts";
 import { resolveUser, type UserRequest } from "./user.ts";
 
 /** What a sandbox needs of its runtime. */
@@ -171,7 +172,11 @@ export class OciSandbox implements Sandbox {
   }
 
   async update(resources: Resources): Promise<void> {
-    applyResources(this.#context.layout, this.#context.cgroupPath, resources, this.#context.support);
+    const { layout, cgroupPath, support } = this.#context;
+    const writes = applyResources(layout, cgroupPath, resources, support);
+    const unit = posix.basename(cgroupPath);
+    if (layout.version === "2" && unit.endsWith(".scope"))
+      await setUnitProperties(unit, unitProperties(writes));
   }
 
   abandon(): Promise<void> {

@@ -219,7 +219,7 @@ export function ociResources(
   };
 }
 
-type ControlWrite = readonly [controller: string, file: string, value: string];
+export type ControlWrite = readonly [controller: string, file: string, value: string];
 
 function writesV1(asked: Resources, support: ResourceSupport, currentMemory: number): ControlWrite[] {
   const writes: ControlWrite[] = [];
@@ -290,16 +290,19 @@ export function updateWrites(
   return version === "1" ? writesV1(asked, support, currentMemoryBytes) : writesV2(asked, support);
 }
 
-/** Changes a running container's limits. Throws `invalid` for bad values, the kernel's error where it refuses. */
+/**
+ * Changes a running container's limits and returns what was written. Throws `invalid` for bad values, the kernel's error
+ * where it refuses.
+ */
 export function applyResources(
   layout: CgroupLayout,
   cgroupPath: string,
   asked: Resources,
   support: ResourceSupport,
-): void {
+): readonly ControlWrite[] {
   checkResources(asked, support);
   const current = Number(readControl(layout, "memory", cgroupPath, "memory.limit_in_bytes") ?? "0");
-  for (const [controller, file, value] of updateWrites(asked, support, layout.version, current)) {
-    writeControl(layout, controller, cgroupPath, file, value);
-  }
+  const writes = updateWrites(asked, support, layout.version, current);
+  for (const [controller, file, value] of writes) writeControl(layout, controller, cgroupPath, file, value);
+  return writes;
 }

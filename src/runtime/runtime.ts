@@ -205,6 +205,7 @@ export interface Runtime extends AsyncDisposable {
       | "privileged"
       | "network"
       | "ipcNamespace"
+      | "cgroupParent"
     >,
   ): string[];
   prepare(request: SandboxRequest, options?: { signal?: AbortSignal }): Promise<Sandbox>;
@@ -217,6 +218,18 @@ export interface Runtime extends AsyncDisposable {
   userIn(files: ContainerFiles, user: string): { readonly uid: number; readonly gid: number };
   /** An exec or start will follow soon: the kernel's waits that it meets may begin now (`ShimHost.announce`). Never waits. */
   announce(): void;
+  /**
+   * Other OCI runtimes from now on (`--add-runtime`, `--default-runtime`); containers that run keep theirs. Throws
+   * `invalid` and changes nothing when one does not work.
+   */
+  useRuntimes(
+    configured: readonly {
+      readonly name: string;
+      readonly path: string;
+      readonly args?: readonly string[];
+    }[],
+    defaultRuntime: string | undefined,
+  ): Promise<void>;
   /** Recovery: a living sandbox, the exit record of a dead one, or undefined. `request` as it was prepared with. */
   recover(request: SandboxRequest): Promise<{ sandbox: Sandbox } | { exit: ExitRecord } | undefined>;
 }

@@ -176,6 +176,7 @@ function launchFrame(launch: ShimLaunch): Buffer {
     (launch.log.driver === "json-file" ? launchFlags.logJson : 0) |
     (launch.runtime.kind === "crun" ? launchFlags.hideUnified : 0) |
     (launch.filesOnly === undefined ? 0 : launchFlags.filesOnly) |
+    (launch.systemdCgroup === true ? launchFlags.systemdCgroup : 0) |
     (launch.filesOnly?.readonlyRoot === true ? launchFlags.readonlyRoot : 0);
   const frame = new FrameWriter(frameTypes.launch)
     .number(tags.version, protocolVersion)

@@ -94,6 +94,7 @@ export const launchFlags = {
   hideUnified: 32,
   filesOnly: 64,
   readonlyRoot: 128,
+  systemdCgroup: 256,
 } as const;
 export const streamFlags = {
   stdin: 1,

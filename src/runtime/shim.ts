@@ -58,6 +58,8 @@ export interface ShimLaunch {
   readonly ports: readonly PortReservation[];
   /** cgroup paths below each hierarchy's mount, as in the spec (`cgroupsPath`): removed by the shim after exit. */
   readonly cgroupPath: string;
+  /** systemd makes the cgroups, the slices above them, too. */
+  readonly systemdCgroup?: boolean;
   readonly oomScoreAdj?: number;
   /** Set for a shim that only mounts the files of a container which does not run: it is never started. */
   readonly filesOnly?: {

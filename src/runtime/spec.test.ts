@@ -175,6 +175,15 @@ test("--init, a terminal's size, annotations, propagation, domain and low oom sc
   assert.deepEqual(specOf({}, { seccomp: { bpfBase64: "QUJD" } }).annotations, {
     "run.oci.seccomp_bpf_data": "QUJD",
   });
+  assert.equal(specOf({}).annotations, undefined);
+  const scoped = specOf(
+    {},
+    { seccomp: { bpfBase64: "QUJD" }, annotations: { "run.oci.systemd.subgroup": "" } },
+  );
+  assert.deepEqual(scoped.annotations, {
+    "run.oci.systemd.subgroup": "",
+    "run.oci.seccomp_bpf_data": "QUJD",
+  });
   const shared: SandboxMount = {
     type: "bind",
     source: "/a",

@@ -36,6 +36,7 @@ export interface SpecInput {
   readonly cgroupVersion: "1" | "2";
   readonly rootfsPath: string;
   readonly cgroupsPath: string;
+  readonly annotations?: Readonly<Record<string, string>>;
   /** How the filter reaches the runtime: compiled for crun, as rules for runc, undefined for unconfined. */
   readonly seccomp: { readonly bpfBase64: string } | { readonly rules: OciSeccomp } | undefined;
 }
@@ -106,15 +107,17 @@ export function buildSpec(input: SpecInput): OciSpec {
   });
   const baseRules = request.privileged ? privilegedDeviceRules : defaultDeviceRules;
   const propagation = rootPropagation(request.mounts);
+  const annotations = {
+    ...input.annotations,
+    ...(seccomp !== undefined && "bpfBase64" in seccomp ? { [seccompAnnotation]: seccomp.bpfBase64 } : {}),
+  };
   return {
     ociVersion: "1.0.2",
     process: buildProcess(input),
     root: { path: input.rootfsPath, readonly: request.readonlyRootfs },
     ...(request.utsNamespace.kind === "private" ? { hostname: request.hostname } : {}),
     mounts: input.mounts,
-    ...(seccomp !== undefined && "bpfBase64" in seccomp
-      ? { annotations: { [seccompAnnotation]: seccomp.bpfBase64 } }
-      : {}),
+    ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
     linux: {
       namespaces: namespaces(request, input.cgroupVersion),
       cgroupsPath: input.cgroupsPath,

@@ -24,9 +24,13 @@ export class ApiError extends EngineError {
 
 /** No daemon answered: nothing listens, no permission, or the connection broke before an answer. */
 export class ConnectionError extends EngineError {
-  constructor(message: string, options: { code?: string; cause?: unknown } = {}) {
+  /** What went wrong, without what was attempted: `EOF`. Set where the request was not told in the message. */
+  readonly reason: string | undefined;
+
+  constructor(message: string, options: { code?: string; cause?: unknown; reason?: string } = {}) {
     super("unavailable", message, options);
     this.name = "ConnectionError";
+    this.reason = options.reason;
   }
 }
 

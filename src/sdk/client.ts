@@ -71,9 +71,13 @@ export class ApiClient {
   }
 
   /** The version in use; negotiates when that has not happened. Throws `ConnectionError`. */
-  async apiVersion(): Promise<string> {
+  apiVersion(): Promise<string> {
+    return this.#naming("HEAD", "/_ping", "", () => this.#negotiated());
+  }
+
+  async #negotiated(): Promise<string> {
     if (this.#apiVersion === undefined) {
-      const { apiVersion } = await this.ping();
+      const { apiVersion } = await this.#ping();
       this.#apiVersion = compareApiVersions(apiVersion, apiVersionMax) < 0 ? apiVersion : apiVersionMax;
     }
     return this.#apiVersion;
@@ -84,7 +88,11 @@ export class ApiClient {
   }
 
   /** What the daemon tells of itself in the headers of `_ping`; asked once. */
-  async ping(): Promise<ServerInfo> {
+  ping(): Promise<ServerInfo> {
+    return this.#naming("HEAD", "/_ping", "", () => this.#ping());
+  }
+
+  async #ping(): Promise<ServerInfo> {
     if (this.#server !== undefined) return this.#server;
     const response = await this.#send("HEAD", "/_ping", {});
     response.body.resume();
@@ -99,8 +107,29 @@ export class ApiClient {
 
   /** Sends a request and gives the answer whatever its status. The body must be read or destroyed. */
   async raw(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
-    const version = await this.apiVersion();
-    return this.#send(method, `/v${version}${path}${queryOf(options.query)}`, options);
+    const target = `${path}${queryOf(options.query)}`;
+    return this.#versioned(method, target, (versioned) => this.#send(method, versioned, options));
+  }
+
+  /** Runs a request under the version in use; a failure is told as this request's, also when negotiating failed. */
+  #versioned<T>(method: string, target: string, act: (versioned: string) => Promise<T>): Promise<T> {
+    const prefix = `/v${this.#apiVersion ?? apiVersionMax}`;
+    return this.#naming(method, target, prefix, async () => act(`/v${await this.#negotiated()}${target}`));
+  }
+
+  /** Where the daemon cannot be reached for a request, the message names it. */
+  async #naming<T>(method: string, target: string, prefix: string, act: () => Promise<T>): Promise<T> {
+    try {
+      return await act();
+    } catch (error) {
+      if (!(error instanceof ConnectionError) || error.reason === undefined) throw error;
+      const url = `${this.endpoint.origin}${this.endpoint.basePath}${prefix}${target}`;
+      const verb = `${method[0]}${method.slice(1).toLowerCase()}`;
+      throw new ConnectionError(`error during connect: ${verb} "${url}": ${error.reason}`, {
+        code: error.code,
+        cause: error.cause,
+      });
+    }
   }
 
   /** Like `raw`, but a status of 400 and more is thrown as `ApiError`. */
@@ -129,12 +158,15 @@ export class ApiClient {
 
   /** Takes a connection over (attach, exec start). */
   async hijack(path: string, options: RequestOptions = {}): Promise<HijackedStream> {
-    const version = await this.apiVersion();
-    const head = this.#head("POST", `/v${version}${path}${queryOf(options.query)}`, options);
-    const request = { ...head, headers: { ...head.headers, Connection: "Upgrade", Upgrade: "tcp" } };
-    const connection = new HttpConnection(await this.endpoint.dial());
-    const answer = await connection.upgrade(request, options.signal);
+    const target = `${path}${queryOf(options.query)}`;
+    const answer = await this.#versioned("POST", target, async (versioned) => {
+      const head = this.#head("POST", versioned, options);
+      const request = { ...head, headers: { ...head.headers, Connection: "Upgrade", Upgrade: "tcp" } };
+      const connection = new HttpConnection(await this.endpoint.dial());
+      return connection.upgrade(request, options.signal);
+    });
     if ("refused" in answer) throw await readError(answer.refused);
+    const version = await this.apiVersion();
     const type = answer.headers["content-type"];
     let multiplexed: boolean | undefined;
     if (type === "application/vnd.docker.multiplexed-stream") multiplexed = true;

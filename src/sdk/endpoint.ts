@@ -1,7 +1,9 @@
 import { connect as connectPlain, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { EngineError, errnoOf } from "#base/errors.ts";
-import { ConnectionError } from "./api-error.ts";
+import { EngineError } from "#base/errors.ts";
+import { connectFailure, DialTimeout } from "./connect-failure.ts";
+import { keepAliveDelayMs, watchLink } from "./link-watch.ts";
+import { dialSsh, parseSsh } from "./ssh.ts";
 
 /** TLS material for a `tcp://` endpoint, as PEM text. `verify: false` accepts any server certificate. */
 export interface TlsMaterial {
@@ -19,24 +21,38 @@ export interface Endpoint {
   readonly authority: string;
   /** Prefix of every path (`tcp://host:1/prefix`), without a trailing slash. */
   readonly basePath: string;
+  /** What stands before the path in messages: `https://host:2376`. */
+  readonly origin: string;
   dial(): Promise<Duplex>;
 }
 
+export interface EndpointOptions {
+  readonly tls?: TlsMaterial | undefined;
+  /** The name we were called by: as `docker`, ssh runs Docker's client on the far side. */
+  readonly program?: string;
+  /** Silence after which a TCP connection is probed. */
+  readonly keepAliveMs?: number;
+}
+
+/** A TCP connection, and then its TLS handshake, may take as long. Docker's client gives as much. */
+const dialMs = 10_000;
+
 /**
- * Understands `unix://`, `tcp://`, `http(s)://`, `fd`-less Docker host strings and `ssh://user@host`.
- * Throws `invalid` with Docker's wording for anything else.
+ * Understands `unix://`, `tcp://`, `http(s)://` and `ssh://user@host`, in full: what users may leave out is completed
+ * before (cli/global-options.ts). Throws `invalid` with Docker's wording for anything else.
  */
-export function parseEndpoint(host: string, tls?: TlsMaterial): Endpoint {
-  const match = /^([a-z]+):\/\/(.*)$/.exec(host);
-  const bad = (): EngineError => new EngineError("invalid", `unable to parse docker host \`${host}\``);
-  if (match === null) throw bad();
+export function parseEndpoint(host: string, options: EndpointOptions = {}): Endpoint {
+  if (host.startsWith("ssh://")) return sshEndpoint(host, options.program ?? "skiff");
+  const match = /^([a-z]+):\/\/(.+)$/.exec(host);
+  if (match === null) throw new EngineError("invalid", `unable to parse docker host \`${host}\``);
   const [, scheme, rest] = match as unknown as [string, string, string];
+  const { tls } = options;
   if (scheme === "unix") return unixEndpoint(host, rest);
-  if (scheme === "ssh") return sshEndpoint(host);
   if (scheme === "tcp" || scheme === "http" || scheme === "https") {
-    return tcpEndpoint(host, rest, scheme === "https" && tls === undefined ? { verify: true } : tls);
+    const material = scheme === "https" && tls === undefined ? { verify: true } : tls;
+    return tcpEndpoint(host, rest, material, options.keepAliveMs ?? keepAliveDelayMs);
   }
-  throw new EngineError("invalid", `protocol not available: ${scheme}`);
+  throw new EngineError("invalid", "protocol not available");
 }
 
 function unixEndpoint(host: string, path: string): Endpoint {
@@ -44,83 +60,94 @@ function unixEndpoint(host: string, path: string): Endpoint {
     host,
     authority: "api.moby.localhost",
     basePath: "",
-    dial: () => opened(connectPlain({ path, allowHalfOpen: true }), host),
+    origin: `http://${encodeURIComponent(path)}`,
+    dial: () => opened(connectPlain({ path, allowHalfOpen: true }), host, path),
   };
 }
 
-function tcpEndpoint(host: string, rest: string, tls: TlsMaterial | undefined): Endpoint {
-  const url = new URL(`http://${rest}`);
-  const port = url.port === "" ? (tls === undefined ? 2375 : 2376) : Number(url.port);
-  const hostname = url.hostname.replace(/^\[|\]$/g, "");
-  const endpoint = { host, authority: `${url.hostname}:${port}`, basePath: url.pathname.replace(/\/+$/, "") };
-  if (tls === undefined) {
-    return {
-      ...endpoint,
-      dial: () => opened(connectPlain({ host: hostname, port, allowHalfOpen: true, noDelay: true }), host),
-    };
-  }
-  return {
-    ...endpoint,
-    dial: async () => {
-      const { connect } = await import("node:tls");
-      const socket = connect({
-        host: hostname,
-        port,
-        ...(/^[\d.]+$|:/.test(hostname) ? {} : { servername: hostname }),
-        ...(tls.ca === undefined ? {} : { ca: tls.ca }),
-        ...(tls.cert === undefined ? {} : { cert: tls.cert }),
-        ...(tls.key === undefined ? {} : { key: tls.key }),
-        rejectUnauthorized: tls.verify,
-      });
-      return opened(socket, host, "secureConnect");
-    },
-  };
-}
-
-/** Docker's way over ssh: the far side's client copies between its stdio and the daemon's socket. */
-function sshEndpoint(host: string): Endpoint {
-  const url = new URL(host);
+function tcpEndpoint(
+  host: string,
+  rest: string,
+  tls: TlsMaterial | undefined,
+  keepAliveMs: number,
+): Endpoint {
+  const match = /^(?:[^@/]*@)?(\[[^\]]*\]|[^:/?#]*)(?::(\d+))?([^?#]*)/.exec(rest);
+  const name = match?.[1] ?? "";
+  if (name === "") throw new EngineError("invalid", `unable to parse docker host \`${host}\``);
+  const port = Number(match![2] ?? (tls === undefined ? 2375 : 2376));
+  const hostname = name.replace(/^\[|\]$/g, "");
+  const address = `${name}:${port}`;
   const dial = async (): Promise<Duplex> => {
-    const { spawn } = await import("node:child_process");
-    const { Duplex: DuplexClass } = await import("node:stream");
-    const args = ["-o", "ConnectTimeout=30", "-T"];
-    if (url.username !== "") args.push("-l", decodeURIComponent(url.username));
-    if (url.port !== "") args.push("-p", url.port);
-    args.push("--", url.hostname, "docker", "system", "dial-stdio");
-    const child = spawn("ssh", args, { stdio: ["pipe", "pipe", "inherit"] });
-    child.on("error", (cause) => duplex.destroy(connectFailure(host, cause)));
-    const pair = { readable: child.stdout, writable: child.stdin };
-    const duplex = DuplexClass.from(pair as unknown as AsyncIterable<Buffer>);
-    return duplex;
+    if (port > 65_535) throw connectFailure(host, address, badPort());
+    const socket = connectPlain({ host: hostname, port, allowHalfOpen: true, noDelay: true });
+    await opened(socket, host, address);
+    const top = tls === undefined ? socket : await secured(socket, { hostname, host, address }, tls);
+    watchLink(socket, top, keepAliveMs);
+    return top;
   };
-  return { host, authority: "docker.example.com", basePath: "", dial };
+  return {
+    host,
+    authority: address,
+    basePath: match![3]!.replace(/\/+$/, ""),
+    origin: `${tls === undefined ? "http" : "https"}://${address}`,
+    dial,
+  };
 }
 
-function opened(socket: Socket, host: string, event = "connect"): Promise<Duplex> {
+const badPort = (): Error => Object.assign(new Error("invalid port"), { code: "ERR_SOCKET_BAD_PORT" });
+
+async function secured(
+  socket: Socket,
+  { hostname, host, address }: { hostname: string; host: string; address: string },
+  tls: TlsMaterial,
+): Promise<Socket> {
+  const { connect } = await import("node:tls");
+  const { ca, cert, key, verify } = tls;
+  const secure = connect({
+    socket,
+    host: hostname,
+    ...(/^[\d.]+$|:/.test(hostname) ? {} : { servername: hostname }),
+    ...(ca === undefined ? {} : { ca }),
+    // One without the other is no identity: Docker's client leaves it out, too.
+    ...(cert === undefined || key === undefined ? {} : { cert, key }),
+    minVersion: "TLSv1.2",
+    // A certificate given as authority is trusted as it is, also when it is none: so Go does, and so users pin one.
+    allowPartialTrustChain: true,
+    rejectUnauthorized: verify,
+  });
+  return opened(secure, host, address, "secureConnect");
+}
+
+function sshEndpoint(host: string, program: string): Endpoint {
+  const target = parseSsh(host);
+  return {
+    host,
+    authority: "docker.example.com",
+    basePath: "",
+    origin: "http://docker.example.com",
+    dial: () => dialSsh(target, program),
+  };
+}
+
+function opened(socket: Socket, host: string, address: string, event = "connect"): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const failed = (cause: Error): void => reject(connectFailure(host, cause));
-    socket.once("error", failed);
-    socket.once(event, () => {
+    const timer = setTimeout(() => socket.destroy(new DialTimeout("i/o timeout")), dialMs);
+    const finish = (): void => {
+      clearTimeout(timer);
       socket.removeListener("error", failed);
+      socket.removeListener("close", closed);
+    };
+    const failed = (cause: Error): void => {
+      finish();
+      socket.destroy();
+      reject(connectFailure(host, address, cause));
+    };
+    const closed = (): void => failed(new Error("EOF"));
+    socket.once("error", failed);
+    socket.once("close", closed);
+    socket.once(event, () => {
+      finish();
       resolve(socket);
     });
   });
-}
-
-function connectFailure(host: string, cause: Error): ConnectionError {
-  const errno = errnoOf(cause);
-  if (errno === "EACCES" || errno === "EPERM") {
-    const where = host.replace(/^unix:\/\//, "");
-    return new ConnectionError(
-      `permission denied while trying to connect to the Docker daemon socket at ${host}: dial unix ${where}: connect: permission denied`,
-      { code: "EACCES", cause },
-    );
-  }
-  if (errno === "ENOENT" || errno === "ECONNREFUSED" || errno === "ENOTSOCK" || errno === "ENOTDIR") {
-    return new ConnectionError(
-      `Cannot connect to the Docker daemon at ${host}. Is the docker daemon running?`,
-      { code: "no-daemon", cause },
-    );
-  }
-  return new ConnectionError(`error during connect: ${cause.message}`, { code: "connect", cause });
 }

@@ -5,6 +5,7 @@
  */
 import { type Duplex, Readable } from "node:stream";
 import { ConnectionError } from "./api-error.ts";
+import { requestFailure, streamWords } from "./connect-failure.ts";
 
 /** A response head beyond this is not a daemon's. */
 const headBytesMax = 64 * 1024;
@@ -177,8 +178,8 @@ export class HttpConnection {
           reject(error);
         });
       const onError = (cause: Error): void =>
-        fail(new ConnectionError(`error during connect: ${cause.message}`, { code: "broken", cause }));
-      const onEnd = (): void => fail(new ConnectionError("error during connect: EOF", { code: "broken" }));
+        fail(cause instanceof ConnectionError ? cause : requestFailure(streamWords(cause), cause));
+      const onEnd = (): void => fail(seen.length === 0 ? requestFailure("EOF", undefined) : malformed(seen));
       const onAbort = (): void => fail(abortError(signal!));
       const onData = (chunk: Buffer): void => {
         seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk]);
@@ -189,7 +190,7 @@ export class HttpConnection {
         }
         stream.pause();
         const head = parseHead(seen.toString("latin1", 0, end), seen.subarray(end + 4));
-        if (head === undefined) fail(new ConnectionError("the answer is not HTTP/1.1"));
+        if (head === undefined) fail(malformed(seen));
         else finish(() => resolve(head));
       };
       stream.on("data", onData);
@@ -217,6 +218,16 @@ export class HttpConnection {
 
 function abortError(signal: AbortSignal): Error {
   return signal.reason instanceof Error ? signal.reason : new Error("aborted");
+}
+
+/** What answers is no HTTP server; a TLS server's alert looks like this. */
+function malformed(seen: Buffer): ConnectionError {
+  const line = JSON.stringify(seen.toString("latin1").split(/\r?\n/, 1)[0]!.slice(0, 80));
+  return requestFailure(
+    `malformed HTTP response ${line}.\n* Are you trying to connect to a TLS-enabled daemon without TLS?`,
+    undefined,
+    "malformed",
+  );
 }
 
 function parseHead(text: string, rest: Buffer): Head | undefined {

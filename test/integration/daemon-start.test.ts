@@ -89,12 +89,12 @@ test("questions are answered without a daemon", () => {
 
 for (const [args, line] of [
   [["--frobnicate"], "skiffd: unknown flag: --frobnicate"],
-  [["--tls"], "skiffd: flag --tls is not supported by skiffd yet"],
+  [["--userns-remap=x"], "skiffd: flag --userns-remap is not supported by skiffd yet"],
   [
     ["--config-file", "/nonexistent.json"],
     /^skiffd: unable to configure skiffd with file \/nonexistent\.json: /,
   ],
-  [["-H", "tcp://127.0.0.1:2375"], /^skiffd: host tcp:\/\/127\.0\.0\.1:2375 is not supported by skiffd yet/],
+  [["-H", "tcp://127.0.0.1:2375"], /^skiffd: tcp:\/\/127\.0\.0\.1:2375 without mutual TLS would make/],
 ] as const) {
   test(`refused in one line: ${args.join(" ")}`, () => {
     const told = refusal(run(...args));

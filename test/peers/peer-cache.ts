@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
+import { existsSync, mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
+import { cachedFolder, cacheFolder, unpackPackages } from "./package-cache.ts";
 
 /**
  * Debian's engines and registries as peers: unpacked into a cache, never installed, so that a test changes neither the
@@ -44,38 +44,9 @@ export interface Peers {
   path(program: string): string;
 }
 
-function cacheRoot(): string {
-  return join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "skiff", "peers");
-}
-
-/** What apt would install beside the peers: the libraries that this machine lacks. Nothing is installed. */
-function missingDependencies(): string[] {
-  const plan = execFileSync("apt-get", ["-s", "install", "--no-install-recommends", ...packages], {
-    encoding: "utf8",
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  return [...plan.matchAll(/^Inst (\S+) /gm)].map((match) => match[1]!);
-}
-
 function unpack(target: string): void {
-  const debs = join(target, "debs");
-  const root = join(target, "root");
-  mkdirSync(debs, { recursive: true });
-  const download = (): void => {
-    const wanted = new Set([...packages, ...missingDependencies()]);
-    execFileSync("apt-get", ["download", "-qq", ...wanted], {
-      cwd: debs,
-      stdio: ["ignore", "ignore", "pipe"],
-    });
-  };
-  try {
-    download();
-  } catch {
-    execFileSync("apt-get", ["update", "-qq"], { stdio: ["ignore", "ignore", "pipe"] });
-    download();
-  }
-  for (const deb of readdirSync(debs)) execFileSync("dpkg", ["-x", join(debs, deb), root]);
-  const links = join(root, "links");
+  unpackPackages(target, packages);
+  const links = join(target, "root/links");
   mkdirSync(links, { recursive: true });
   for (const name of [
     "iptables",
@@ -87,23 +58,11 @@ function unpack(target: string): void {
   ]) {
     symlinkSync("../usr/sbin/xtables-nft-multi", join(links, name));
   }
-  rmSync(debs, { recursive: true });
-  writeFileSync(join(target, "complete"), formatVersion);
 }
 
 /** The peers of this machine; makes the cache when it is not there (some 90 MB from Debian's archive). */
 export function ensurePeers(): Peers {
-  const base = join(cacheRoot(), formatVersion);
-  if (!existsSync(join(base, "complete"))) {
-    const temporary = `${base}.${process.pid}`;
-    rmSync(temporary, { recursive: true, force: true });
-    unpack(temporary);
-    if (existsSync(join(base, "complete"))) rmSync(temporary, { recursive: true });
-    else {
-      rmSync(base, { recursive: true, force: true });
-      renameSync(temporary, base);
-    }
-  }
+  const base = cachedFolder(join(cacheFolder("peers"), formatVersion), unpack);
   const root = join(base, "root");
   const path = [
     join(root, "links"),

@@ -38,6 +38,8 @@ export interface TestDaemonOptions {
   readonly program?: string;
   /** Command line in front of the daemon, for example `nsenter …`. */
   readonly prefix?: readonly string[];
+  /** Descriptors that the daemon finds from 3 on. */
+  readonly inherit?: readonly number[];
 }
 
 const skiffd = join(import.meta.dirname, "../../bin/skiffd");
@@ -75,7 +77,7 @@ export async function startSkiffd(options: TestDaemonOptions = {}): Promise<Test
     ];
     state.child = spawn(argv[0]!, argv.slice(1), {
       env: { ...process.env, ...options.env },
-      stdio: ["ignore", log, log],
+      stdio: ["ignore", log, log, ...(options.inherit ?? [])],
     });
     try {
       await waitForPing(socket, state.child, 60_000);
