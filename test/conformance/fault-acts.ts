@@ -132,6 +132,8 @@ export const basic = (registry: FaultRegistry): void => {
 export const bearer = (registry: FaultRegistry): void => {
   registry.auth = "bearer";
 };
+/** A push asks for its layer and its config at once. */
+export const sideBySide = 2;
 export const atMost =
   (kind: Fault["at"], count: number) =>
   (registry: FaultRegistry): string | undefined =>

@@ -10,6 +10,7 @@ import {
   page,
   rawAndClose,
   type Surroundings,
+  sideBySide,
   stall,
   status,
   type Way,
@@ -36,7 +37,7 @@ export function elsewhere({ other }: Surroundings): Mode[] {
         after: atMost("config", 11),
       }),
       push: way("head", (turn) => to(turn.path)(turn), /stopped after 10 redirects/, {
-        after: atMost("head", 11),
+        after: atMost("head", 11 * sideBySide),
       }),
     },
     {

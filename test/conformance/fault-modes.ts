@@ -11,6 +11,7 @@ import {
   rawAndClose,
   reset,
   type Surroundings,
+  sideBySide,
   stall,
   status,
   trickle,
@@ -234,7 +235,9 @@ function busy({ layer }: Surroundings): Mode[] {
     {
       name: "fails, always",
       pull: way("layer", status(500), /500 Internal Server Error/, { after: atMost("layer", 3) }),
-      push: way("upload", status(502, page, "<html>"), /502 Bad Gateway/, { after: atMost("upload", 3) }),
+      push: way("upload", status(502, page, "<html>"), /502 Bad Gateway/, {
+        after: atMost("upload", 3 * sideBySide),
+      }),
     },
     {
       name: "says nothing, once",
