@@ -75,6 +75,11 @@ export function parseMeta(text: string): ContextMeta {
   const object = (one: unknown): Record<string, unknown> =>
     typeof one === "object" && one !== null && !Array.isArray(one) ? (one as Record<string, unknown>) : {};
   const { Name, Metadata, Endpoints } = object(value);
+  for (const [endpoint, about] of Object.entries(object(Endpoints))) {
+    const { Host = "" } = object(about);
+    if (typeof Host !== "string")
+      throw new EngineError("invalid", `invalid context: the host of its endpoint ${endpoint} is no text`);
+  }
   return {
     Name: typeof Name === "string" ? Name : "",
     Metadata: object(Metadata),

@@ -160,8 +160,11 @@ async function reload(
     reconfigure: (next) => daemon.reconfigure(next),
     useTls: (next, tls) => listeners.reload(next, tls),
   };
-  running.config = await reloadConfig(running.config, targets, running.log);
-  manager.ready(readyStatus);
+  try {
+    running.config = await reloadConfig(running.config, targets, running.log);
+  } finally {
+    manager.ready(readyStatus);
+  }
 }
 
 /** All that can be found wrong without changing anything on the host. */

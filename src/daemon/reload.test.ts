@@ -47,6 +47,16 @@ async function reload(
   return { config: await reloadConfig(current, targets, log, read), lines, applied };
 }
 
+test("an error of a system call leaves everything as it was, in one line", async () => {
+  const before = configOf('{"labels":["a=1"]}')();
+  const missing = Object.assign(new Error("ENOENT: no such file"), { code: "ENOENT" });
+  const { config, lines } = await reload(before, configOf('{"labels":["b=2"]}'), () =>
+    Promise.reject(missing),
+  );
+  assert.equal(config, before);
+  assert.deepEqual(lines, [["error", "the configuration was not reloaded: ENOENT: no such file", undefined]]);
+});
+
 test("what can change while the daemon runs does, what cannot is named", async () => {
   const before = configOf('{"labels":["a=1"],"data-root":"/one"}')();
   const read = configOf(

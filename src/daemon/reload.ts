@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import { EngineError, messageOf } from "#base/errors.ts";
+import { EngineError, errnoOf, messageOf } from "#base/errors.ts";
 import type { Log } from "#base/log.ts";
 import type { Runtime } from "#runtime/runtime.ts";
 import { type DaemonConfig, readConfig } from "./config.ts";
@@ -60,9 +60,9 @@ export async function reloadConfig(
     });
     return next;
   } catch (error) {
-    if (!(error instanceof ConfigError || error instanceof StartupError || error instanceof EngineError)) {
-      throw error;
-    }
+    const foreseen =
+      error instanceof ConfigError || error instanceof StartupError || error instanceof EngineError;
+    if (!foreseen && errnoOf(error) === undefined) throw error;
     log.error(`the configuration was not reloaded: ${messageOf(error).replaceAll("\n", " ")}`);
     return current;
   }

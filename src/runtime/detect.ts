@@ -53,7 +53,9 @@ async function detectOne(config: RuntimeConfig): Promise<DetectedRuntime> {
   if (path === undefined) {
     throw new EngineError("invalid", `runtime ${config.name}: ${config.path} not found`);
   }
-  const { kind, version } = await versionOf(path);
+  const { kind, version } = await versionOf(path).catch((error: unknown) => {
+    throw new EngineError("invalid", `runtime ${config.name}: ${path} does not work: ${messageOf(error)}`);
+  });
   return {
     name: config.name,
     path,

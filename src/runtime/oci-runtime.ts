@@ -118,11 +118,11 @@ class OciRuntime implements Runtime {
     const { scaffoldParent } = options;
     this.#scaffold = scaffoldParent === undefined ? undefined : makeScaffold(scaffoldParent);
     this.warnings = hostWarnings(this.#support, this.#host);
-    this.#makeRuntimeRoots();
+    this.#makeRuntimeRoots(this.runtimes);
   }
 
-  #makeRuntimeRoots(): void {
-    for (const runtime of this.runtimes) {
+  #makeRuntimeRoots(runtimes: readonly DetectedRuntime[]): void {
+    for (const runtime of runtimes) {
       mkdirSync(this.#runtimeRoot(runtime), { recursive: true, mode: 0o700 });
     }
   }
@@ -132,8 +132,9 @@ class OciRuntime implements Runtime {
   }
 
   async useRuntimes(configured: readonly RuntimeConfig[], defaultRuntime: string | undefined): Promise<void> {
-    this.runtimes = await detectRuntimes(configured, defaultRuntime, this.#options.log);
-    this.#makeRuntimeRoots();
+    const found = await detectRuntimes(configured, defaultRuntime, this.#options.log);
+    this.#makeRuntimeRoots(found);
+    this.runtimes = found;
   }
 
   /** Compiles the filter that nearly every container uses. */

@@ -46,6 +46,8 @@ export function parseSsh(text: string): SshTarget {
   for (const word of [name, user])
     if (word.startsWith("-")) throw bad(`${JSON.stringify(word)} begins with "-"`);
   for (const word of [name, user]) if (/\s/.test(word)) throw bad("it holds white space");
+  // ssh puts it into the commands of its own configuration (ProxyCommand's %h).
+  if (!/^[\w.:%-]*$/.test(name)) throw bad(`${JSON.stringify(name)} is no host`);
   if (socket.includes("\0")) throw bad("the path holds a zero byte");
   return {
     host: name,

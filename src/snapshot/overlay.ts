@@ -15,7 +15,7 @@ import type { CopySpec } from "./copy-spec.ts";
 import type { LayerJob } from "./layer-job.ts";
 import type { LayerPools } from "./layer-pools.ts";
 import type { LayerWorkers } from "./layer-workers.ts";
-import { helperFailed, sharedBlocks } from "./pack-blocks.ts";
+import { closeBlocks, helperFailed, sharedBlocks } from "./pack-blocks.ts";
 import { SharedApplies } from "./shared-applies.ts";
 import type {
   AppliedLayer,
@@ -353,10 +353,15 @@ class OverlaySnapshotter implements Snapshotter {
         ...(onWritten === undefined ? {} : { onProgress: onWritten }),
       },
     );
-    if (blocks !== undefined) this.#helpPacking(blocks);
-    const { diffId, diffSizeBytes, blobDigest, blobSizeBytes = 0 } = await packing;
-    const blob = { digest: blobDigest as Digest, sizeBytes: blobSizeBytes };
-    return { diffId: diffId as DiffId, diffSizeBytes, ...(blobDigest === undefined ? {} : { blob }) };
+    if (blocks !== undefined && signal?.aborted !== true) this.#helpPacking(blocks);
+    try {
+      const { diffId, diffSizeBytes, blobDigest, blobSizeBytes = 0 } = await packing;
+      const blob = { digest: blobDigest as Digest, sizeBytes: blobSizeBytes };
+      return { diffId: diffId as DiffId, diffSizeBytes, ...(blobDigest === undefined ? {} : { blob }) };
+    } finally {
+      // A pack that never began closes nothing itself, and its helpers would wait for ever.
+      if (blocks !== undefined) closeBlocks(blocks);
+    }
   }
 
   /** Other cores compress too, as soon as they have nothing else to do. */

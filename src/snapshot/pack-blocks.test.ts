@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { LayerWorkers } from "./layer-workers.ts";
-import { helperFailed, sharedBlocks } from "./pack-blocks.ts";
+import { closeBlocks, helperFailed, sharedBlocks } from "./pack-blocks.ts";
 import { runPack } from "./pack-job.ts";
 
 const home = mkdtempSync(join(tmpdir(), "skiff-pack-"));
@@ -81,6 +81,16 @@ test("a pack that is given up leaves nothing, and its helpers end", async () => 
   await helping;
   assert.ok(written > 0);
   assert.equal(existsSync(output), false);
+});
+
+test("helpers of a pack that never began end, before and after they are asked", async () => {
+  const blocks = sharedBlocks();
+  const waiting = workers.run<"pack-help">({ kind: "pack-help", blocks });
+  // It is at its wait when another thread has done something that was asked for later.
+  await workers.run<"pack">({ kind: "pack", source: { directory: layer } });
+  closeBlocks(blocks);
+  await waiting;
+  await workers.run<"pack-help">({ kind: "pack-help", blocks });
 });
 
 test("a helper that failed before it took anything does not matter", async () => {

@@ -26,6 +26,18 @@ export function sharedBlocks(): SharedArrayBuffer {
   return new SharedArrayBuffer(headBytes + slots * slotBytes);
 }
 
+/** There will be no more blocks: helpers end, also those that have not begun. Once or again. */
+export function closeBlocks(shared: SharedArrayBuffer): void {
+  closeCells(new Int32Array(shared, 0, firstSlotCell));
+}
+
+function closeCells(cells: Int32Array): void {
+  Atomics.store(cells, closedCell, 1);
+  // What helpers wait on, changed once more: none that is about to wait misses it.
+  Atomics.add(cells, filledCell, slots);
+  Atomics.notify(cells, filledCell);
+}
+
 /** A helper has ended without finishing what it had claimed, perhaps. */
 export function helperFailed(shared: SharedArrayBuffer): void {
   Atomics.store(new Int32Array(shared, 0, firstSlotCell), failedCell, 1);
@@ -130,17 +142,14 @@ export class PackBlocks implements Disposable {
       if (this.#shared.compress(block % slots, this.#gzip)) return;
     }
     const cell = this.#shared.stateCell(this.#collected % slots);
-    Atomics.wait(this.#shared.cells, cell, states.taken, patienceMs);
+    const waited = Atomics.wait(this.#shared.cells, cell, states.taken, patienceMs);
     // What a thread that ended has claimed stays claimed.
-    if (Atomics.load(this.#shared.cells, failedCell) === 0) return;
+    if (waited !== "timed-out" || Atomics.load(this.#shared.cells, failedCell) === 0) return;
     throw new EngineError("system", "a thread that helped to pack a layer failed", { code: "worker" });
   }
 
   [Symbol.dispose](): void {
-    Atomics.store(this.#shared.cells, closedCell, 1);
-    // What helpers wait on, changed once more: none that is about to wait misses it.
-    Atomics.add(this.#shared.cells, filledCell, slots);
-    Atomics.notify(this.#shared.cells, filledCell);
+    closeCells(this.#shared.cells);
     this.#gzip[Symbol.dispose]();
   }
 }
