@@ -67,13 +67,13 @@ function buildWithDockerd(): void {
 /** In namespaces of its own, where its state directory is a tmpfs; the base lies at a path that is a name, too. */
 const buildahScript = `
 set -e
-folder=$1 base=$2 libraries=$3/usr/lib/x86_64-linux-gnu
+folder=$1 base=$2 peers=$3 libraries=lib/x86_64-linux-gnu
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/base
 mount --bind "$base" /run/base
 # buildah runs itself again without LD_LIBRARY_PATH: what the machine lacks of its libraries is laid under the machine's.
-mount -t overlay -o "lowerdir=/usr/lib/x86_64-linux-gnu:$libraries" overlay /usr/lib/x86_64-linux-gnu
+mount -t overlay -o "lowerdir=/usr/$libraries:$peers/usr/$libraries:$peers/$libraries" overlay /usr/lib/x86_64-linux-gnu
 ip link set lo up
 export TMPDIR=$folder
 run() { buildah --root "$folder/root" --runroot /run/buildah --storage-driver overlay "$@"; }

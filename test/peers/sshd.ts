@@ -98,13 +98,15 @@ export async function startSshd({ home, address, enter, path }: SshServerOptions
 function clientSetUp(home: string, address: string): string[] {
   const [type, key] = readFileSync(join(home, "host.pub"), "utf8").split(" ");
   writeFileSync(join(home, "known_hosts"), `${address} ${type} ${key}\n`);
+  mkdirSync(join(home, "etc/ssh"), { recursive: true });
   writeFileSync(
-    join(home, "ssh_config"),
+    join(home, "etc/ssh/ssh_config"),
     // One connection for all, as who uses ssh every day has it.
     `ControlMaster auto\nControlPath ${join(home, "master-%h")}\nControlPersist 60\nIdentityFile ${join(home, "user")}\nIdentitiesOnly yes\nUserKnownHostsFile ${join(home, "known_hosts")}\nGlobalKnownHostsFile none\nStrictHostKeyChecking yes\nBatchMode yes\n`,
   );
   chmodSync(join(home, "user"), 0o600);
-  return ["mkdir -p /etc/ssh", `mount --bind ${join(home, "ssh_config")} /etc/ssh/ssh_config`];
+  // The machine may have no /etc/ssh, and is not to get one.
+  return [`mount -t overlay -o lowerdir=${join(home, "etc")}:/etc overlay /etc`];
 }
 
 /** Resolves when sshd says that it listens. */
