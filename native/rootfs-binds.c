@@ -11,34 +11,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "mount-flags.h"
+
 /*
  * Volumes, binds and files in /etc of a container that does not run, mounted in its root filesystem so that its files can be
  * read and written as it would see them. Targets are resolved beneath the root, whatever links an image or a volume has
  * put there, and mounted on by descriptor; what is missing is made. Seen by nobody else, and gone with the shim.
  */
-
-/* linux/mount.h, which cannot be included beside sys/mount.h. */
-#ifndef OPEN_TREE_CLONE
-#define OPEN_TREE_CLONE 1
-#define OPEN_TREE_CLOEXEC O_CLOEXEC
-#endif
-#ifndef MOVE_MOUNT_F_EMPTY_PATH
-#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
-#endif
-#ifndef MOVE_MOUNT_T_EMPTY_PATH
-#define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
-#endif
-#ifndef AT_RECURSIVE
-#define AT_RECURSIVE 0x8000
-#endif
-
-static int fail(struct failure *failure, const char *stage, const char *subject)
-{
-	failure->number = errno;
-	failure->stage = stage;
-	snprintf(failure->text, sizeof failure->text, "%s %s: %s", stage, subject, strerror(errno));
-	return -1;
-}
 
 static int open_in_root(int root, const char *path, uint64_t flags, uint64_t mode)
 {

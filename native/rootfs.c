@@ -14,6 +14,7 @@
 
 #include "cgroup.h"
 #include "io.h"
+#include "mount-flags.h"
 
 /*
  * The root filesystem's mount: made in a mount namespace of the shim's own, so that it lives and dies with the shim and
@@ -22,26 +23,8 @@
  * binds work.
  */
 
-/* linux/mount.h, which cannot be included beside sys/mount.h. */
-#ifndef MOVE_MOUNT_F_EMPTY_PATH
-#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
-#endif
-#ifndef MOVE_MOUNT_T_EMPTY_PATH
-#define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
-#endif
-#ifndef MOVE_MOUNT_SET_GROUP
-#define MOVE_MOUNT_SET_GROUP 0x00000100
-#endif
 #define CGROUP2_MAGIC 0x63677270
 #define UNIFIED "/sys/fs/cgroup/unified"
-
-static int fail(struct failure *failure, const char *stage, const char *subject)
-{
-	failure->number = errno;
-	failure->stage = stage;
-	snprintf(failure->text, sizeof failure->text, "%s %s: %s", stage, subject, strerror(errno));
-	return -1;
-}
 
 /* Decodes mountinfo's \040-style escapes in place. */
 static void unescape(char *text)

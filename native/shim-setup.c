@@ -16,7 +16,7 @@
 
 #define LOCK_WAIT_MS 5000
 
-static int fail(struct failure *failure, const char *stage, const char *subject)
+int fail(struct failure *failure, const char *stage, const char *subject)
 {
 	failure->number = errno;
 	failure->stage = stage;

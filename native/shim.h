@@ -57,6 +57,9 @@ struct failure {
 	char text[512];
 };
 
+/* Takes errno down: `<stage> <subject>: <what errno means>`. Returns -1. */
+int fail(struct failure *failure, const char *stage, const char *subject);
+
 enum shim_state { STATE_CREATED = 1, STATE_STARTING = 2, STATE_RUNNING = 3, STATE_EXITED = 4 };
 
 struct exit_status {
