@@ -6,15 +6,20 @@ import type { ContainerTable } from "./container-table.ts";
 
 const prefix = "container:";
 
+/** What a `container:x` mode names, or undefined for another mode. */
+function referenceOf(mode: string): string | undefined {
+  return mode.startsWith(prefix) ? mode.slice(prefix.length) : undefined;
+}
+
 /** The other container of a `container:x` mode, or undefined for another mode. `notFound` when it is not there. */
 export function containerOfMode(table: ContainerTable, mode: string): Container | undefined {
-  if (!mode.startsWith(prefix)) return undefined;
-  return table.resolve(mode.slice(prefix.length));
+  const reference = referenceOf(mode);
+  return reference === undefined ? undefined : table.resolve(reference);
 }
 
 function checkedAtCreate(table: ContainerTable, mode: string): Container | undefined {
-  if (!mode.startsWith(prefix)) return undefined;
-  const reference = mode.slice(prefix.length);
+  const reference = referenceOf(mode);
+  if (reference === undefined) return undefined;
   const found = table.lookup(reference);
   // Not 404: `docker run` takes a 404 of create for a missing image.
   if (found === undefined) {
@@ -31,9 +36,8 @@ export function resolveModes(
   table: ContainerTable,
   host: HostConfig,
 ): { networkContainer: Container | undefined } {
-  const networkContainer = host.NetworkMode.startsWith(prefix)
-    ? table.lookup(host.NetworkMode.slice(prefix.length))
-    : undefined;
+  const network = referenceOf(host.NetworkMode);
+  const networkContainer = network === undefined ? undefined : table.lookup(network);
   if (networkContainer !== undefined) host.NetworkMode = prefix + networkContainer.id;
   const ipc = checkedAtCreate(table, host.IpcMode);
   if (ipc !== undefined) host.IpcMode = prefix + ipc.id;
